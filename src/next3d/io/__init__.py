@@ -1,0 +1,1 @@
+"""The only rooms that touch user files: atomic writes, pictures, videos and the restricted unpickler."""
