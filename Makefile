@@ -18,7 +18,6 @@ install: $(STAMP)
 # The CPU build of torch serves everyone here; a GPU user installs the wheel of their choice first.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
 	$(BIN)/python -c "open('$(STAMP)', 'w')"
 
