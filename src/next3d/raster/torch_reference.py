@@ -64,7 +64,8 @@ def barycentrics(
     """Barycentric weights (N, H, W, 3) and depth (N, H, W) of known face ids (N, H, W), differentiable in ``screen``."""
     count, height, width = face.shape
     hit, row, column = (face >= 0).nonzero(as_tuple=True)  # (P,) each
-    wide = torch.float32 if screen.device.type == "mps" else torch.float64  # MPS has no float64
+    # The released rasteriser computed in float32, which shows on slivers; MPS has nothing wider.
+    wide = screen.dtype if released or screen.device.type == "mps" else torch.float64
     corner = screen[hit[:, None], faces[face[hit, row, column]]].to(wide)  # (P, 3, 3)
     u = (2 * column + 1).to(wide) / width - 1
     v = (2 * row + 1).to(wide) / height - 1
