@@ -14,7 +14,7 @@ BUILTIN = Path(__file__).parent / "builtin" / "head.safetensors"
 
 
 def load_head(name: str | Path = "builtin") -> HeadModel:
-    """A head model: ``"builtin"``, a head file (``.safetensors``), or a FLAME file or folder (:mod:`next3d.heads.flame`).
+    """A head model: ``"builtin"``, a head file (``.safetensors``), or a FLAME file or folder.
 
     Raises:
         InputError: nothing of that name, or a file that is no head.

@@ -1,32 +1,39 @@
-"""A parametric head: FLAME's equation (Li et al. 2017; paper §3.1), for FLAME's own arrays and for the built-in head.
+"""A parametric head: FLAME's equation (Li et al. 2017; paper §3.1), for FLAME's arrays and for the built-in head.
 
-Arrays of a head (``HeadModel.from_arrays`` takes them, ``HeadModel.arrays`` gives them back; a head's asset file is these
-arrays as safetensors with the names as metadata). Metres; head frame: y up, +z out of the face, x to the subject's left.
+Arrays of a head: ``HeadModel.from_arrays`` takes them, ``HeadModel.arrays`` gives them back, and a head's asset file is
+these arrays as safetensors with the names as metadata. Metres; head frame: y up, +z out of the face, x to the subject's
+left. V vertices, F faces, T UVs, B contour yaws, K correctives; those after ``iris_barycentric`` may be left out.
 
-| name | shape | meaning |
-| --- | --- | --- |
-| ``template`` | (V, 3) | the mean head, neutral, mouth closed, eyes open and looking along +z |
-| ``shape_directions`` | (100, V, 3) | displacement per standard deviation of each shape parameter |
-| ``expression_directions`` | (50, V, 3) | displacement per unit of each expression parameter |
-| ``pose_directions`` | (36, V, 3) | pose correctives: joints neck, jaw, left eye, right eye × 9 entries of R − I, row by row |
-| ``joint_regressor`` | (5, V) | joints (root, neck, jaw, left eye, right eye) from the shaped vertices; rows sum to 1 |
-| ``weights`` | (V, 5) | skinning weights; rows sum to 1 |
-| ``parents`` | (5,) int | each joint's parent, −1 for the root: (−1, 0, 1, 1, 1) |
-| ``faces`` | (F, 3) int | counter-clockwise seen from outside |
-| ``uvs``, ``uv_faces`` | (T, 2), (F, 3) int | as in :class:`next3d.geometry.meshes.Topology` |
-| ``face_mask`` | (256, 256) | 1 on the UV region that moves (face and eyes), 0 elsewhere; floats, or uint8 up to 255 |
-| ``landmark_faces``, ``landmark_barycentric`` | (68,) int, (68, 3) | iBUG-68 landmarks on the mesh, contour as seen from the front |
-| ``contour_faces``, ``contour_barycentric`` | (B, 17) int, (B, 17, 3) | optional: landmarks 0–16 for each of B head yaws |
-| ``contour_yaws`` | (B,) | optional: those yaws in radians, + towards the subject's left (as ``neck`` +y) |
-| ``iris_faces``, ``iris_barycentric`` | (2,) int, (2, 3) | centres of the left and right iris |
-| ``mediapipe_faces``, ``mediapipe_barycentric`` | (478,) int, (478, 3) | optional: MediaPipe's landmarks; face −1: no place known |
-| ``mirror_vertices`` | (V,) int | optional: the index of each vertex's mirror image |
-| ``shape_mirror``, ``expression_mirror`` | (100, 100), (50, 50) | optional: parameters of the mirrored head = matrix @ parameters |
-| ``corrective_pairs``, ``corrective_directions`` | (K, 2) int, (K, V, 3) | optional: expression i × expression j (both clamped to [0, 1]) × direction: what a linear blend misses, such as the arc of a lid (i = j) |
-| ``arkit`` | (52, 59) | optional: expression (50), jaw (3) and eyes (6) per ARKit coefficient; by default it follows from the names |
+======================== ================ ==============================================================================
+``template``             (V, 3)           the mean head: neutral, mouth closed, eyes open and looking along +z
+``shape_directions``     (100, V, 3)      displacement per standard deviation of each shape parameter
+``expression_directions`` (50, V, 3)      displacement per unit of each expression parameter
+``pose_directions``      (36, V, 3)       pose correctives: neck, jaw, left eye, right eye × the 9 entries of R − I
+``joint_regressor``      (5, V)           joints root, neck, jaw, left eye, right eye of the shaped head; rows sum to 1
+``weights``              (V, 5)           skinning weights; rows sum to 1
+``parents``              (5,) int         each joint's parent, −1 for the root: (−1, 0, 1, 1, 1)
+``faces``                (F, 3) int       counter-clockwise seen from outside
+``uvs``                  (T, 2)           as in :class:`next3d.geometry.meshes.Topology`
+``uv_faces``             (F, 3) int
+``face_mask``            (256, 256)       1 on the UV region that moves (face and eyes), else 0; or uint8 up to 255
+``landmark_faces``       (68,) int        places of the iBUG-68 landmarks, the contour as seen from the front
+``landmark_barycentric`` (68, 3)
+``iris_faces``           (2,) int         centres of the left and the right iris
+``iris_barycentric``     (2, 3)
+``contour_faces``        (B, 17) int      places of landmarks 0–16 for each of B head yaws
+``contour_barycentric``  (B, 17, 3)
+``contour_yaws``         (B,)             those yaws in radians, + towards the subject's left (as ``neck`` +y)
+``mediapipe_faces``      (478,) int       places of MediaPipe's landmarks, −1 where none is known
+``mediapipe_barycentric`` (478, 3)
+``mirror_vertices``      (V,) int         the index of each vertex's mirror image
+``shape_mirror``         (100, 100)       parameters of the mirrored head = matrix @ parameters
+``expression_mirror``    (50, 50)
+``corrective_pairs``     (K, 2) int       pairs (i, j) of expressions whose product, each clamped to [0, 1], …
+``corrective_directions`` (K, V, 3)       … times this is added: what a linear blend misses, as the arc of a lid (i = j)
+``arkit``                (52, 59)         expression (50), jaw (3), eyes (6) per ARKit coefficient; else by the names
+======================== ================ ==============================================================================
 
-Names: ``name``, ``shape_names`` (100), ``expression_names`` (50). An expression named after an ARKit blendshape takes that
-coefficient as it is.
+An expression named after an ARKit blendshape takes that coefficient as it is.
 """
 
 from __future__ import annotations
@@ -128,6 +135,22 @@ class HeadModel(nn.Module):
     joint_basis: Tensor  # (150, 15)
     joint_base: Tensor  # (15,)
     skin: Tensor  # (5, V)
+    faces: Tensor
+    joint_regressor: Tensor
+    landmark_faces: Tensor
+    landmark_barycentric: Tensor
+    iris_faces: Tensor
+    iris_barycentric: Tensor
+    contour_faces: Tensor
+    contour_barycentric: Tensor
+    contour_yaws: Tensor | None
+    mediapipe_faces: Tensor | None
+    mediapipe_barycentric: Tensor
+    mirror_vertices: Tensor | None
+    shape_mirror: Tensor | None
+    expression_mirror: Tensor | None
+    corrective_pairs: Tensor | None
+    arkit: Tensor
 
     def __init__(
         self,
@@ -212,9 +235,9 @@ class HeadModel(nn.Module):
         if self.corrective_pairs is not None:
             result["corrective_directions"] = directions[186:]
         for key in ARRAYS:
-            if key not in result and key != "corrective_directions" and getattr(self, key) is not None:
-                if key != "arkit" or self.arkit_given:
-                    result[key] = getattr(self, key).cpu()
+            derived = key == "corrective_directions" or (key == "arkit" and not self.arkit_given)
+            if key not in result and not derived and getattr(self, key) is not None:
+                result[key] = getattr(self, key).cpu()
         return result
 
     def save(self, path: str | Path) -> None:
@@ -261,7 +284,7 @@ class HeadModel(nn.Module):
 
     @property
     def mediapipe(self) -> tuple[Tensor, Tensor] | None:
-        """Places of MediaPipe's landmarks: face ids (478,), −1 where none is known, and barycentrics (478, 3); or None."""
+        """Places of MediaPipe's landmarks: face ids (478,), −1 if unknown, and barycentrics (478, 3); or None."""
         if self.mediapipe_faces is None:
             return None
         return self.mediapipe_faces, self.mediapipe_barycentric
@@ -302,7 +325,7 @@ class HeadModel(nn.Module):
         )
 
     def chain(self, rest: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward kinematics: rest joints (N, 5, 3) and rotations (N, 4, 3, 3) to posed joints and transforms (N, 5, 3, 4)."""
+        """Forward kinematics: rest joints (N, 5, 3), rotations (N, 4, 3, 3) to joints and transforms (N, 5, 3, 4)."""
         identity = torch.eye(3, dtype=rest.dtype, device=rest.device).expand(len(rest), 3, 3)
         turned, moved = [identity], [rest[:, 0]]
         for joint, parent in enumerate(self.parents[1:], start=1):
@@ -349,8 +372,8 @@ class HeadModel(nn.Module):
         """Expression, jaw and eyes from ARKit's 52 blendshape coefficients.
 
         Args:
-            coefficients: {name: value or (T,) values} with ARKit's names, what is missing being 0, or an array (..., 52)
-                in the order of :data:`next3d.heads.arkit.ARKIT_NAMES`
+            coefficients: {name: value or (T,) values} with ARKit's names, missing ones being 0, or an array
+                (..., 52) in the order of :data:`next3d.heads.arkit.ARKIT_NAMES`
 
         Exact for the built-in head. FLAME has no such directions: there the motion of the built-in head's landmarks is
         fitted by FLAME's first 50 expressions and its jaw, so fine forms (puffed cheeks, one-sided sneer) stay weak.
@@ -425,7 +448,8 @@ def check_arrays(arrays: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     if unknown or missing:
         problem = f"lacks '{missing[0]}'" if missing else f"holds an unknown array '{unknown[0]}'"
         raise InputError(f"head '{name}' {problem}; the arrays of a head are listed in next3d.heads.head_model")
-    tensors, sizes = {}, {}
+    tensors: dict[str, Tensor] = {}
+    sizes: dict[str, int] = {}
     for key, (shape, _) in ARRAYS.items():
         if key not in arrays:
             continue

@@ -162,7 +162,8 @@ class Motion:
     def __post_init__(self) -> None:
         if len(self.params.batch_shape) != 1 or self.params.batch_shape[0] < 1:
             raise InputError(
-                f"a motion needs head parameters of shape (frames, length), got leading dimensions {tuple(self.params.batch_shape)}"
+                "a motion needs head parameters of shape (frames, length), "
+                f"got leading dimensions {tuple(self.params.batch_shape)}"
             )
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"a motion's fps must be a positive number, got {self.fps}")
@@ -196,7 +197,7 @@ class Motion:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write an ``.npz`` of named arrays: the five fields, fps, and camera (T, 25) and confidence (T,) if present."""
+        """Write an ``.npz`` of named arrays: the five fields, fps, units; camera (T, 25), confidence (T,) if any."""
         arrays = {name: value.detach().cpu().numpy() for name, value in self.params.as_dict().items()}
         if self.camera is not None:
             arrays["camera"] = self.camera.label.detach().cpu().numpy()
