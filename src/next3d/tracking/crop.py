@@ -1,0 +1,122 @@
+"""The square crop around a face, as FFHQ and EG3D frame it, with roll left in the picture for the camera to carry.
+
+FFHQ's square is centred near the eyes and sized by the distances between the eyes and from eyes to mouth; EG3D's
+frame is a fixed share of it. A crop remembers where it was taken, so that results can be pasted back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from next3d.tracking.detector import IRIS_LEFT, IRIS_RIGHT
+
+MOUTH_CORNERS = (61, 291)  # MediaPipe indices: the subject's right and left corner
+EYE_CORNERS_RIGHT = (33, 133)  # outer, inner
+EYE_CORNERS_LEFT = (263, 362)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square in a picture: centre (column, row) and side, in pixels of the source."""
+
+    x: float
+    y: float
+    side: float
+
+    @property
+    def corner(self) -> tuple[float, float]:
+        return self.x - self.side / 2, self.y - self.side / 2
+
+    def normalise(self, points: np.ndarray) -> np.ndarray:
+        """Source pixels (..., 2) to crop coordinates (..., 2) in [0, 1], u right, v down."""
+        return ((points - np.array(self.corner)) / self.side).astype(np.float32)
+
+    def restore(self, points: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`normalise`."""
+        return (points * self.side + np.array(self.corner)).astype(np.float32)
+
+    def cut(self, image: np.ndarray, resolution: int) -> np.ndarray:
+        """The crop of an (H, W, 3) uint8 picture at ``resolution``², beyond the edge a mirrored, blurred continuation."""
+        left, top = self.corner
+        height, width = image.shape[:2]
+        pad = int(np.ceil(max(0, -left, -top, left + self.side - width, top + self.side - height)))
+        if pad:
+            image = _extend(image, left, top, self.side)
+            left, top = left - np.floor(left), top - np.floor(top)
+        box = (left, top, left + self.side, top + self.side)
+        scale = self.side / resolution
+        reduced = Image.fromarray(image).resize(
+            (resolution, resolution), Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BICUBIC, box=box
+        )
+        return np.asarray(reduced)
+
+    def paste(self, image: np.ndarray, patch: np.ndarray, feather: float = 0.05) -> np.ndarray:
+        """``image`` (H, W, 3) uint8 with ``patch`` (R, R, 3) laid where the crop was taken, its border feathered."""
+        height, width = image.shape[:2]
+        side = max(1, round(self.side))
+        left, top = (round(value) for value in self.corner)
+        scaled = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC), np.float32)
+        edge = np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5) / max(feather * side, 1)
+        ramp = np.clip(edge, 0, 1)
+        weight = np.minimum(ramp[:, None], ramp[None])[..., None]  # (side, side, 1)
+        rows, columns = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
+        inner = (
+            slice(rows.start - top, max(rows.stop - top, rows.start - top)),
+            slice(columns.start - left, max(columns.stop - left, columns.start - left)),
+        )
+        result = image.astype(np.float32)
+        result[rows, columns] += weight[inner] * (scaled[inner] - result[rows, columns])
+        return result.round().clip(0, 255).astype(np.uint8)
+
+
+def _extend(image: np.ndarray, left: float, top: float, side: float) -> np.ndarray:
+    """The square (left, top, side) of a picture that does not hold all of it: edges mirrored, then blurred with depth."""
+    height, width = image.shape[:2]
+    size = int(np.ceil(side)) + 1
+    columns = np.arange(size) + int(np.floor(left))
+    rows = np.arange(size) + int(np.floor(top))
+
+    def fold(index: np.ndarray, length: int) -> np.ndarray:
+        index = np.mod(index, 2 * length)
+        return np.where(index < length, index, 2 * length - 1 - index)
+
+    square = image[fold(rows, height)][:, fold(columns, width)]
+    small = max(8, size // 24)
+    soft = Image.fromarray(square).resize((small, small), Image.Resampling.BOX).resize((size, size), Image.Resampling.BICUBIC)
+    beyond_x = np.maximum(np.maximum(-columns, columns - width + 1), 0) / size
+    beyond_y = np.maximum(np.maximum(-rows, rows - height + 1), 0) / size
+    weight = np.clip(np.maximum(beyond_x[None], beyond_y[:, None]) * 12, 0, 1)[..., None]
+    return (square * (1 - weight) + np.asarray(soft) * weight).round().astype(np.uint8)
+
+
+def ffhq_crop(points: np.ndarray, scale: float = 1.0) -> Crop:
+    """The FFHQ square of a face, without its rotation.
+
+    The half side is the larger of twice the distance between the eyes and 1.8 times that from eyes to mouth; the
+    centre lies a tenth of the latter below the middle of the eyes (Karras et al. 2019, data preparation).
+
+    Args:
+        points: (478, 2) MediaPipe landmarks in pixels.
+        scale: enlarges the square.
+    """
+    right = points[list(EYE_CORNERS_RIGHT)].mean(0)
+    left = points[list(EYE_CORNERS_LEFT)].mean(0)
+    mouth = points[list(MOUTH_CORNERS)].mean(0)
+    eyes = (left + right) / 2
+    eye_to_mouth = mouth - eyes
+    half = max(np.hypot(*(left - right)) * 2.0, np.hypot(*eye_to_mouth) * 1.8)
+    x, y = eyes + eye_to_mouth * 0.1
+    return Crop(float(x), float(y), float(2 * half * scale))
+
+
+def inter_ocular(points: np.ndarray) -> float:
+    """The distance between the outer eye corners (..., 478, 2), in the units of the points."""
+    return float(np.linalg.norm(points[..., EYE_CORNERS_LEFT[0], :] - points[..., EYE_CORNERS_RIGHT[0], :], axis=-1))
+
+
+def iris_centres(points: np.ndarray) -> np.ndarray:
+    """(2, 2): the left then the right iris centre of (478, 2) landmarks."""
+    return np.stack([points[IRIS_LEFT].mean(0), points[IRIS_RIGHT].mean(0)])
