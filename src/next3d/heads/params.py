@@ -257,13 +257,12 @@ class Motion:
         first = time.floor().long().clamp(max=len(self) - 1)
         second = (first + 1).clamp(max=len(self) - 1)
         weight = (time - first).clamp(0, 1).float()
-        params = HeadParams.from_vector(
-            torch.lerp(*(self.params.vector()[i] for i in (first, second)), weight[:, None])
-        )
+        vector = self.params.vector()
+        params = HeadParams.from_vector(torch.lerp(vector[first], vector[second], weight[:, None]))
         camera = None if self.camera is None else blend_cameras(self.camera[first], self.camera[second], weight)
-        confidence = (
-            None if self.confidence is None else torch.lerp(self.confidence[first], self.confidence[second], weight)
-        )
+        confidence = self.confidence
+        if confidence is not None:
+            confidence = torch.lerp(confidence[first], confidence[second], weight)
         return Motion(params, fps, camera, confidence)
 
     def smooth(self, seconds: float = 0.08) -> Motion:
