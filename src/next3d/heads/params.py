@@ -152,12 +152,15 @@ class Motion:
         fps: frames per second
         camera: a :class:`Camera` of batch shape (T,), or None: the viewer's choice
         confidence: (T,) in [0, 1], how far a tracker trusts each frame, or None
+        crop: (T, 3) centre column, centre row and side in source pixels of the square that the camera sees, so that
+            results can be pasted back; or None
     """
 
     params: HeadParams
     fps: float = 25.0
     camera: Camera | None = None
     confidence: Tensor | None = None
+    crop: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.params.batch_shape) != 1 or self.params.batch_shape[0] < 1:
@@ -175,6 +178,10 @@ class Motion:
         if self.confidence is not None and tuple(self.confidence.shape) != (frames,):
             raise InputError(
                 f"a motion of {frames} frames needs {frames} confidences, got {tuple(self.confidence.shape)}"
+            )
+        if self.crop is not None and tuple(self.crop.shape) != (frames, 3):
+            raise InputError(
+                f"a motion of {frames} frames needs crops of shape ({frames}, 3), got {tuple(self.crop.shape)}"
             )
 
     def __len__(self) -> int:
@@ -194,6 +201,7 @@ class Motion:
             self.fps / abs(index.step or 1),
             None if self.camera is None else self.camera[index],
             None if self.confidence is None else self.confidence[index],
+            None if self.crop is None else self.crop[index],
         )
 
     def save(self, path: str | Path) -> None:
@@ -203,6 +211,8 @@ class Motion:
             arrays["camera"] = self.camera.label.detach().cpu().numpy()
         if self.confidence is not None:
             arrays["confidence"] = self.confidence.detach().cpu().numpy()
+        if self.crop is not None:
+            arrays["crop"] = self.crop.detach().cpu().numpy()
         units = (
             "shape: standard deviations; expression: 1 is full; neck, jaw, eyes (left, right): axis-angle in radians"
         )
@@ -231,7 +241,7 @@ class Motion:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not a readable motion file (.npz of plain arrays): {error}") from None
-        known = {*LENGTHS, "fps", "camera", "confidence", "format", "units"}
+        known = {*LENGTHS, "fps", "camera", "confidence", "crop", "format", "units"}
         unknown = sorted(set(arrays) - known)
         if unknown or "fps" not in arrays or not set(LENGTHS) & set(arrays):
             what = f"it holds '{unknown[0]}'" if unknown else "it lacks fps or every parameter"
@@ -244,7 +254,8 @@ class Motion:
             camera = Camera.from_label(arrays["camera"]).to(torch.float32) if "camera" in arrays else None
             confidence = torch.as_tensor(arrays["confidence"]).float() if "confidence" in arrays else None
             params = HeadParams(**{name: arrays[name] for name in LENGTHS if name in arrays})
-            return Motion(params, float(arrays["fps"]), camera, confidence)
+            crop = torch.as_tensor(arrays["crop"]).float() if "crop" in arrays else None
+            return Motion(params, float(arrays["fps"]), camera, confidence, crop)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -263,7 +274,8 @@ class Motion:
         confidence = self.confidence
         if confidence is not None:
             confidence = torch.lerp(confidence[first], confidence[second], weight)
-        return Motion(params, fps, camera, confidence)
+        crop = None if self.crop is None else torch.lerp(self.crop[first], self.crop[second], weight[:, None])
+        return Motion(params, fps, camera, confidence, crop)
 
     def smooth(self, seconds: float = 0.08) -> Motion:
         """Remove jitter with a Gaussian of the given standard deviation in time; a frame weighs as its confidence."""
@@ -284,7 +296,8 @@ class Motion:
             cam2world[:, :3, :3] = left @ right  # the rotation nearest to the mean matrix
             cam2world[:, :3, 3] = weights @ self.camera.cam2world[:, :3, 3]
             camera = Camera(cam2world, (weights @ self.camera.intrinsics.flatten(1)).unflatten(1, (3, 3)))
-        return Motion(HeadParams.from_vector(weights @ self.params.vector()), self.fps, camera, self.confidence)
+        params = HeadParams.from_vector(weights @ self.params.vector())
+        return Motion(params, self.fps, camera, self.confidence, self.crop)
 
     def mirror(self, head: HeadModel) -> Motion:
         """Left and right exchanged, as ``head`` mirrors its parameters; cameras too."""
@@ -296,7 +309,7 @@ class Motion:
         shape = shape.shape if isinstance(shape, HeadParams) else shape
         if as_field("shape", shape).ndim != 1:
             raise InputError("retargeting needs one shape of 100 numbers")
-        return Motion(self.params.replace(shape=shape), self.fps, self.camera, self.confidence)
+        return dataclass_replace(self, params=self.params.replace(shape=shape))
 
     @staticmethod
     def concatenate(motions: Sequence[Motion], *, blend: float = 0.0) -> Motion:
