@@ -39,7 +39,7 @@ class Crop:
         return (points * self.side + np.array(self.corner)).astype(np.float32)
 
     def cut(self, image: np.ndarray, resolution: int) -> np.ndarray:
-        """The crop of an (H, W, 3) uint8 picture at ``resolution``², beyond the edge a mirrored, blurred continuation."""
+        """The crop of an (H, W, 3) uint8 picture at ``resolution``²; beyond the edge, a mirrored, blurred continuation."""
         left, top = self.corner
         height, width = image.shape[:2]
         pad = int(np.ceil(max(0, -left, -top, left + self.side - width, top + self.side - height)))
@@ -73,7 +73,7 @@ class Crop:
 
 
 def _extend(image: np.ndarray, left: float, top: float, side: float) -> np.ndarray:
-    """The square (left, top, side) of a picture that does not hold all of it: edges mirrored, then blurred with depth."""
+    """A square (left, top, side) that reaches beyond the picture: edges mirrored, then blurred with distance."""
     height, width = image.shape[:2]
     size = int(np.ceil(side)) + 1
     columns = np.arange(size) + int(np.floor(left))
@@ -85,7 +85,8 @@ def _extend(image: np.ndarray, left: float, top: float, side: float) -> np.ndarr
 
     square = image[fold(rows, height)][:, fold(columns, width)]
     small = max(8, size // 24)
-    soft = Image.fromarray(square).resize((small, small), Image.Resampling.BOX).resize((size, size), Image.Resampling.BICUBIC)
+    soft = Image.fromarray(square).resize((small, small), Image.Resampling.BOX)
+    soft = soft.resize((size, size), Image.Resampling.BICUBIC)
     beyond_x = np.maximum(np.maximum(-columns, columns - width + 1), 0) / size
     beyond_y = np.maximum(np.maximum(-rows, rows - height + 1), 0) / size
     weight = np.clip(np.maximum(beyond_x[None], beyond_y[:, None]) * 12, 0, 1)[..., None]

@@ -112,7 +112,8 @@ def load_deca(path: str | Path) -> DecaEncoder:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the restricted reader raise
-        raise InputError(f"{path} cannot be read as tensors alone ({type(error).__name__}): it may be damaged") from error
+        reason = type(error).__name__
+        raise InputError(f"{path} cannot be read as tensors alone ({reason}): it may be damaged") from error
     state = content.get("E_flame") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise InputError(f"{path} is not DECA's: it has no entry 'E_flame'")

@@ -1,4 +1,4 @@
-"""Damped least squares (Levenberg–Marquardt) over a batch of independent problems, with robust weights."""
+"""Damped least squares (Levenberg–Marquardt) over a batch of independent problems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import jacfwd, vmap
+from torch.func import jvp, vmap
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Solution:
 
     Attributes:
         x: (N, D)
-        cost: (N,) half the sum of squared, weighted residuals
-        information: (N, D, D) the Gauss–Newton approximation JᵀJ of the cost's second derivative at ``x``
+        cost: (N,) half the sum of squared residuals
+        information: (N, D, D) the Gauss–Newton approximation JᵀJ of the cost's second derivative
     """
 
     x: Tensor
@@ -25,56 +25,53 @@ class Solution:
     information: Tensor
 
 
+def jacobian(residual: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """(N, M, D) derivatives of ``residual``: (N, D) → (N, M), whose rows depend on their own problem alone.
+
+    One forward-mode pass per unknown, each for the whole batch at once.
+    """
+    directions = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    columns = vmap(lambda direction: jvp(residual, (x,), (direction.expand_as(x),))[1])(directions)  # (D, N, M)
+    return columns.permute(1, 2, 0)
+
+
 def solve(
-    residual: Callable[..., Tensor],
+    residual: Callable[[Tensor], Tensor],
     x: Tensor,
-    data: tuple[Tensor, ...],
     *,
     iterations: int = 15,
-    damping: float = 1e-2,
-    tolerance: float = 1e-5,
+    damping: float = 1e-3,
+    tolerance: float = 1e-4,
 ) -> Solution:
-    """Minimise ½‖residual(x_n, *data_n)‖² for every n of a batch.
+    """Minimise ½‖residual(x)_n‖² for every problem n of a batch.
 
-    Each problem has its own damping: a step that lowers the cost is taken and the damping eased, one that raises it
-    is refused and the damping raised tenfold. Ends early when no accepted step changes any x by more than
-    ``tolerance``.
+    Each problem has its own damping: a step that lowers its cost is taken and the damping eased, one that raises it is
+    refused and the damping raised tenfold. Ends early when no step changes an unknown by more than ``tolerance``.
 
     Args:
-        residual: maps (D,) and the data of one problem to (M,); differentiable by forward mode.
-        x: (N, D) start.
-        data: tensors with a leading N.
+        residual: (N, D) → (N, M), row by row independent, differentiable by forward mode.
+        x: (N, D), where to start.
+        iterations: at least 1.
     """
-    one = vmap(residual)
-    jacobian = vmap(jacfwd(residual))
-    dampings = x.new_full((len(x),), damping)
-    r = one(x, *data)  # (N, M)
+    r = residual(x)
     cost = 0.5 * r.square().sum(-1)  # (N,)
-    information = None
+    dampings = torch.full_like(cost, damping)
+    information = x.new_zeros(0)
     for _ in range(iterations):
-        j = jacobian(x, *data)  # (N, M, D)
-        information = j.mT @ j  # (N, D, D)
+        j = jacobian(residual, x)  # (N, M, D)
+        information = j.mT @ j
         gradient = (j.mT @ r[..., None])[..., 0]  # (N, D)
         diagonal = information.diagonal(dim1=-2, dim2=-1)
-        step = -damped_solve(information, dampings[:, None] * diagonal + 1e-9, gradient)
+        factor = torch.linalg.cholesky_ex(information + torch.diag_embed(dampings[:, None] * diagonal + 1e-8)).L
+        step = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         trial = x + step
-        trial_r = one(trial, *data)
+        trial_r = residual(trial)
         trial_cost = 0.5 * trial_r.square().sum(-1)
         better = trial_cost < cost
         x = torch.where(better[:, None], trial, x)
         r = torch.where(better[:, None], trial_r, r)
         cost = torch.where(better, trial_cost, cost)
         dampings = torch.where(better, dampings * 0.2, dampings * 10).clamp(1e-7, 1e7)
-        moved = torch.where(better[:, None], step.abs(), torch.zeros_like(step)).amax()
-        if moved < tolerance:
+        if float(torch.where(better[:, None], step, torch.zeros_like(step)).abs().max()) < tolerance:
             break
-    if information is None:
-        j = jacobian(x, *data)
-        information = j.mT @ j
     return Solution(x, cost, information)
-
-
-def damped_solve(matrix: Tensor, diagonal: Tensor, vector: Tensor) -> Tensor:
-    """(matrix + diag(diagonal))⁻¹ · vector for (N, D, D), (N, D), (N, D)."""
-    factor = torch.linalg.cholesky_ex(matrix + torch.diag_embed(diagonal)).L
-    return torch.cholesky_solve(vector[..., None], factor)[..., 0]

@@ -1,0 +1,270 @@
+"""Landmarks → camera, shape, expression and jaw: damped least squares on the head model, batched over pictures.
+
+The unknowns of a picture are the head's pose in camera coordinates (rotation and translation), the jaw, the expression
+and, where it is not yet known, the shape. Residuals are landmark distances in units of the detector's noise, plus
+priors that keep a head plausible where the landmarks say nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from next3d.errors import InputError
+from next3d.geometry.cameras import FOCAL, PIVOT, RADIUS, Camera, pinhole
+from next3d.geometry.meshes import world_from_head
+from next3d.geometry.rotations import axis_angle_from_matrix, matrix_from_axis_angle
+from next3d.heads.head_model import HeadModel
+from next3d.heads.params import HeadParams, smoothstep
+from next3d.tracking.correspondence import Correspondence, find_correspondence
+from next3d.tracking.least_squares import solve
+
+NOISE = 2.0 / 512  # of a landmark, as a share of the crop; detector noise and model misfit together
+BLOCKS = {"rotation": 3, "translation": 3, "jaw": 3, "expression": 50, "shape": 100}
+SIZE = sum(BLOCKS.values())
+
+
+def block(name: str) -> slice:
+    """Where a block of unknowns lies in the full vector of 159."""
+    start = 0
+    for other, length in BLOCKS.items():
+        if other == name:
+            return slice(start, start + length)
+        start += length
+    raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted batch of N faces.
+
+    Attributes:
+        params: :class:`HeadParams` (N,), eyes zero (gaze is found afterwards, see :mod:`next3d.tracking.gaze`)
+        camera: :class:`Camera` (N,) of the square crop
+        residual: (N,) root mean square distance of the visible landmarks, as a share of the crop's side
+        state: (N, 159) the unknowns; the rotation relative to ``reference``
+        reference: (N, 3, 3) world-to-camera rotation that the state's rotation follows
+        information: (N, D, D) of the unknowns solved for last
+        free: (D,) which of the 159 those were
+    """
+
+    params: HeadParams
+    camera: Camera
+    residual: Tensor
+    state: Tensor
+    reference: Tensor
+    information: Tensor
+    free: Tensor
+
+
+class FaceFitter:
+    """Fits one head model to landmarks in square crops seen by a camera of fixed focal length.
+
+    Args:
+        head: any :class:`HeadModel` with places for MediaPipe's landmarks, or with the iBUG-68 landmarks alone.
+        focal: focal length divided by the crop's side.
+        expression_deviation: prior standard deviation of an expression parameter; by default 0.35 for a head whose
+            expressions are named after ARKit's (they live in [0, 1]) and 1 for FLAME (standard deviations).
+    """
+
+    def __init__(self, head: HeadModel, *, focal: float = FOCAL, expression_deviation: float | None = None):
+        self.head = head
+        self.focal = focal
+        self.places: Correspondence = find_correspondence(head)
+        self.points = head.at(self.places.faces, self.places.barycentric)
+        named = torch.tensor(["jaw" not in n and any(c.isupper() for c in n) for n in head.expression_names])
+        self.positive = named.float()  # named expressions have no meaningful negative side
+        if expression_deviation is None:
+            expression_deviation = 0.35 if bool(named.any()) else 1.0
+        deviation = torch.full((SIZE,), float("inf"))
+        deviation[block("jaw")] = torch.tensor([0.25, 0.05, 0.03])
+        deviation[block("expression")] = expression_deviation
+        deviation[block("shape")] = 1.0
+        self.precision = 1 / deviation  # (159,)
+
+    def landmarks(self, state: Tensor, reference: Tensor) -> Tensor:
+        """Crop coordinates (N, P, 2) of the head's landmarks for unknowns (N, 159)."""
+        return self.project(self.camera_points(state, reference))
+
+    def camera_points(self, state: Tensor, reference: Tensor) -> Tensor:
+        """(N, P, 3) landmarks in camera coordinates, world units."""
+        linear = torch.cat([state[:, block("shape")], state[:, block("expression")]], -1)
+        still = torch.zeros_like(state[:, :3])
+        pose = torch.stack([still, state[:, block("jaw")], still, still], 1)  # (N, 4, 3)
+        points, _ = self.points.skinned(linear, matrix_from_axis_angle(pose))
+        rotation = reference @ matrix_from_axis_angle(state[:, block("rotation")])
+        return world_from_head(points) @ rotation.mT + state[:, None, block("translation")]
+
+    def project(self, points: Tensor) -> Tensor:
+        return self.focal * points[..., :2] / points[..., 2:].clamp_min(0.05) + 0.5
+
+    def start(self, points: Tensor, shape: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A first pose by weak perspective: unknowns (N, 159) and reference rotations (N, 3, 3) for (N, P, 2)."""
+        state = points.new_zeros(len(points), SIZE)
+        if shape is not None:
+            state[:, block("shape")] = shape
+        eye = torch.eye(3).expand(len(points), 3, 3)
+        model = self.camera_points(state, eye)  # (N, P, 3), world
+        centre, middle = model.mean(1), points.mean(1)
+        affine = torch.linalg.lstsq(model - centre[:, None], points - middle[:, None]).solution.mT  # (N, 2, 3)
+        left, scales, right = torch.linalg.svd(affine, full_matrices=False)
+        rows = left @ right
+        rotation = torch.cat([rows, torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]], 1)  # (N, 3, 3)
+        depth = self.focal / scales.mean(1).clamp_min(1e-3)
+        centre = (rotation @ centre[..., None])[..., 0]
+        state[:, 3:5] = (middle - 0.5) * (depth / self.focal)[:, None] - centre[:, :2]
+        state[:, 5] = depth - centre[:, 2]
+        return state, rotation
+
+    def weights(self, state: Tensor, reference: Tensor) -> Tensor:
+        """(N, P) trust in each landmark: what faces away from the camera is guessed by the detector."""
+        points = self.camera_points(state, reference)
+        rotation = reference @ matrix_from_axis_angle(state[:, block("rotation")])
+        facing = -(self.places.normals @ rotation.mT * normalize(points, dim=-1)).sum(-1)
+        return self.places.weights * (0.02 + 0.98 * smoothstep((facing + 0.1) / 0.4))
+
+    def solve(
+        self,
+        points: Tensor,
+        state: Tensor,
+        reference: Tensor,
+        free: list[str],
+        *,
+        prior: Tensor | None = None,
+        precision: Tensor | None = None,
+        weights: Tensor | None = None,
+        iterations: int = 12,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Improve the blocks named in ``free``.
+
+        Args:
+            points: (N, P, 2) observed landmarks in crop coordinates.
+            prior, precision: (N, 159) expected unknowns and 1 / standard deviation; by default the head's own.
+
+        Returns:
+            the new state (N, 159), the information matrix (N, D, D) and the indices (D,) of the free unknowns.
+        """
+        index = torch.cat([torch.arange(SIZE)[block(name)] for name in free])
+        spread = torch.eye(SIZE)[index]  # (D, 159)
+        weights = self.weights(state, reference) if weights is None else weights
+        scale = (weights.sqrt() / NOISE)[..., None]
+        prior = torch.zeros_like(state) if prior is None else prior
+        precision = self.precision.expand_as(state) if precision is None else precision
+        fixed = state.clone()
+        fixed[:, index] = 0
+
+        def residual(x: Tensor) -> Tensor:
+            full = fixed + x @ spread
+            data = (self.landmarks(full, reference) - points) * scale
+            expected = ((full - prior) * precision)[:, index]
+            below = (-full[:, block("expression")]).relu() * self.positive * 8
+            return torch.cat([data.flatten(1), expected, below], 1)
+
+        solution = solve(residual, state[:, index], iterations=iterations)
+        return fixed + solution.x @ spread, solution.information, index
+
+    @torch.no_grad()
+    def fit(
+        self,
+        points: Tensor,
+        *,
+        shape: Tensor | None = None,
+        start: tuple[Tensor, Tensor] | None = None,
+        prior: Tensor | None = None,
+        precision: Tensor | None = None,
+        iterations: int = 12,
+    ) -> Fit:
+        """Fit every picture of a batch.
+
+        Args:
+            points: (N, 478, 2) MediaPipe landmarks in crop coordinates [0, 1], u right, v down.
+            shape: (100,) or (N, 100) if it is known; solved for otherwise.
+            start: unknowns (N, 159) and reference rotations (N, 3, 3) to start from, e.g. the frame before.
+
+        Raises:
+            InputError: landmarks of another number, or not finite.
+        """
+        if points.ndim != 3 or points.shape[1] != self.places.count or points.shape[2] != 2:
+            raise InputError(f"landmarks have shape {tuple(points.shape)}, expected (N, {self.places.count}, 2)")
+        if not torch.isfinite(points).all():
+            raise InputError("landmarks hold NaN or infinity")
+        points = points[:, self.places.indices].float()
+        free = ["rotation", "translation", "jaw", "expression"] + (["shape"] if shape is None else [])
+        if start is None:
+            state, reference = self.start(points, shape)
+            state, *_ = self.solve(points, state, reference, free[:2], iterations=8)
+            state, *_ = self.solve(points, state, reference, free[:2], iterations=4)  # with the weights of that pose
+        else:
+            state, reference = start
+        state, information, index = self.solve(
+            points, state, reference, free, prior=prior, precision=precision, iterations=iterations
+        )
+        if start is None:  # landmarks that stay far off are outliers: weigh them down and look again
+            weights = self.weights(state, reference)
+            distance = (self.landmarks(state, reference) - points).norm(dim=-1) / NOISE
+            weights = weights / (distance / 2.5).clamp_min(1)
+            state, information, index = self.solve(
+                points, state, reference, free, prior=prior, precision=precision, weights=weights, iterations=iterations
+            )
+        return self.result(points, state, reference, information, index)
+
+    def result(self, points: Tensor, state: Tensor, reference: Tensor, information: Tensor, index: Tensor) -> Fit:
+        """Name the unknowns."""
+        weights = self.weights(state, reference)
+        squared = (self.landmarks(state, reference) - points).square().sum(-1)  # (N, P)
+        residual = ((squared * weights).sum(1) / weights.sum(1)).sqrt()
+        params = HeadParams(
+            shape=state[:, block("shape")], expression=state[:, block("expression")], jaw=state[:, block("jaw")]
+        )
+        camera = camera_from_pose(
+            reference @ matrix_from_axis_angle(state[:, block("rotation")]), state[:, block("translation")], self.focal
+        )
+        return Fit(params, camera, residual, state, reference, information, index)
+
+    def merge_shapes(self, fit: Fit) -> Tensor:
+        """One shape (100,) for several fits of a person, each weighing by what its picture says about the shape.
+
+        The information about the shape alone is the Schur complement of the other unknowns; priors count once.
+        """
+        is_shape = fit.free >= SIZE - BLOCKS["shape"]
+        a = fit.information[:, ~is_shape][:, :, ~is_shape]
+        b = fit.information[:, ~is_shape][:, :, is_shape]
+        c = fit.information[:, is_shape][:, :, is_shape]
+        marginal = c - b.mT @ torch.linalg.solve(a + 1e-6 * torch.eye(a.shape[-1]), b)  # (N, 100, 100)
+        prior = torch.diag(self.precision[block("shape")].square())
+        shape = fit.state[:, block("shape")]
+        total = (marginal - prior).sum(0) + prior
+        # A fit's own prior pulled it towards zero; its data alone asks for marginal · shape.
+        return torch.linalg.solve(total, (marginal @ shape[..., None]).sum(0)[:, 0])
+
+
+def camera_from_pose(rotation: Tensor, translation: Tensor, focal: float) -> Camera:
+    """The camera of world-to-camera rotations (N, 3, 3) and translations (N, 3)."""
+    cam2world = torch.zeros(len(rotation), 4, 4)
+    cam2world[:, :3, :3] = rotation.mT
+    cam2world[:, :3, 3] = -(rotation.mT @ translation[..., None])[..., 0]
+    cam2world[:, 3, 3] = 1
+    return Camera(cam2world, pinhole(focal).expand(len(rotation), 3, 3))
+
+
+def rebase(state: Tensor, reference: Tensor, new: Tensor) -> Tensor:
+    """The same poses with their rotations relative to other references ``new`` (3, 3) or (N, 3, 3)."""
+    rotation = reference @ matrix_from_axis_angle(state[:, block("rotation")])
+    state = state.clone()
+    state[:, block("rotation")] = axis_angle_from_matrix(new.mT @ rotation)
+    return state
+
+
+def framing(camera: Camera) -> tuple[Tensor, Tensor]:
+    """How a crop should change so that its camera sits where training cameras sit.
+
+    Returns:
+        (N, 2) where the pivot that every training camera looks at lies in the present crop, and (N,) by what factor
+        the crop's side must grow so that the pivot is as far away as in training.
+    """
+    pivot = torch.tensor([PIVOT], dtype=camera.cam2world.dtype)
+    uv, depth = camera.project(pivot.expand(*camera.batch_shape, 1, 3))
+    return uv[..., 0, :], (RADIUS - PIVOT[2]) / depth[..., 0]
