@@ -39,7 +39,7 @@ class Crop:
         return (points * self.side + np.array(self.corner)).astype(np.float32)
 
     def cut(self, image: np.ndarray, resolution: int) -> np.ndarray:
-        """The crop of an (H, W, 3) uint8 picture at ``resolution``²; beyond the edge, a mirrored, blurred continuation."""
+        """The crop of an (H, W, 3) uint8 picture at ``resolution``²; beyond its edge the picture goes on, blurred."""
         left, top = self.corner
         height, width = image.shape[:2]
         pad = int(np.ceil(max(0, -left, -top, left + self.side - width, top + self.side - height)))

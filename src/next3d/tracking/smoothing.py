@@ -20,12 +20,13 @@ WINDOW = 256  # frames solved together; memory stays the same for any length
 OVERLAP = 32
 
 
-def smooth(states: Tensor, information: Tensor, times: Tensor) -> Tensor:
+def smooth(states: Tensor, information: np.ndarray | Tensor, times: Tensor) -> Tensor:
     """The path of least cost.
 
     Args:
         states: (T, D) unknowns per frame.
-        information: (T, D, D) of each; zero where a frame knows nothing.
+        information: (T, D, D) of each; zero where a frame knows nothing. May be a memory map: it is read window by
+            window.
         times: (D,) time constants in frames; 0 leaves an unknown as it is.
 
     Returns:
@@ -49,10 +50,10 @@ def smooth(states: Tensor, information: Tensor, times: Tensor) -> Tensor:
     return result
 
 
-def solve_window(states: Tensor, information: Tensor, times: Tensor) -> Tensor:
+def solve_window(states: Tensor, information: np.ndarray | Tensor, times: Tensor) -> Tensor:
     """One banded linear system for (T, D) states."""
     frames, size = states.shape
-    h = information.double().numpy()
+    h = np.asarray(information, np.float64)
     known = h[h.diagonal(axis1=1, axis2=2).sum(1) > 0]
     if len(known) == 0:
         return states

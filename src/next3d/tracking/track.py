@@ -155,6 +155,7 @@ class Tracker:
             file.flush()
             landmarks = np.memmap(file, np.float32, "r", shape=(count, LANDMARKS, 2))
             track = self.clip(landmarks, fps=info.fps, smoothing=smoothing, progress=progress)
+            del landmarks
         if detector is not self.detector:
             detector.close()
         return constant_rate(track, np.array(times), info.fps)
@@ -174,7 +175,8 @@ class Tracker:
         bar = tqdm(total=len(points), desc="fit", unit="frame", disable=not progress)
         states = torch.zeros(len(points), block("expression").stop)
         size = states.shape[1]
-        information = torch.zeros(len(points), size, size)
+        scratch = tempfile.TemporaryFile()  # noqa: SIM115 — a frame's information is 14 kB: on the disk, not in memory
+        information = np.memmap(scratch, np.float32, "w+", shape=(len(points), size, size))
         base: Tensor | None = None
         residual = torch.full((len(points),), float("nan"))
         eyes = torch.zeros(len(points), 6)
@@ -185,7 +187,7 @@ class Tracker:
             base = fit.reference[0] if base is None else base
             where = torch.from_numpy(index)
             states[where] = rebase(fit.state, fit.reference, base)[:, :size]
-            information[where] = fit.information
+            information[index] = fit.information.numpy()
             residual[where] = fit.residual
             eyes[where] = self.gaze.fit(inside, fit.params, fit.camera)
             bar.update(len(index))
@@ -196,6 +198,9 @@ class Tracker:
         if smoothing > 0:
             seconds = torch.cat([torch.full((BLOCKS[n],), SMOOTHING[n]) for n in FREE])
             states = smooth(states, information, seconds * fps * smoothing)
+        del information
+        scratch.close()
+        if smoothing > 0:
             known = (~lost).float()[:, None, None] * torch.eye(6)
             eyes = smooth(eyes, known, torch.full((6,), 0.03 * fps * smoothing))
         params = HeadParams(
