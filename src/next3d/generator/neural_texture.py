@@ -1,0 +1,30 @@
+"""The generative neural texture: texture w to a feature picture in UV space (paper, §3.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from next3d.generator.config import GeneratorConfig
+from next3d.nn.stylegan2 import Style, SynthesisNetwork
+
+
+class NeuralTexture(nn.Module):
+    """ws to the texture (N, channels, resolution, resolution); rows follow v downwards."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        c = config.texture
+        self.network = SynthesisNetwork(
+            config.mapping.w_dim,
+            c.resolution,
+            config.planes.channels,
+            channel_base=c.channel_base,
+            channel_max=c.channel_max,
+        )
+        self.first = config.static_count
+
+    def styles(self, ws: Tensor, noise: str = "const") -> list[list[Style]]:
+        return self.network.styles(ws[:, self.first :], noise)
+
+    def forward(self, styles: list[list[Style]]) -> Tensor:
+        return self.network(styles)

@@ -1,0 +1,38 @@
+"""The static planes: hair, body and background, which no expression moves (paper, §3.3)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from next3d.generator.config import GeneratorConfig
+from next3d.nn.resample import upsample
+from next3d.nn.stylegan2 import Style, SynthesisNetwork
+
+
+class StaticPlanes(nn.Module):
+    """ws to three planes (N, channels, R, R), the first at the front plane's resolution."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        c = config.static
+        self.channels = config.planes.channels
+        self.network = SynthesisNetwork(
+            config.mapping.w_dim,
+            c.resolution,
+            3 * self.channels,
+            channel_base=c.channel_base,
+            channel_max=c.channel_max,
+        )
+        side = config.planes.resolution if config.planes.enabled else c.resolution
+        front = config.planes.front_resolution if config.planes.enabled else c.resolution
+        self.resolutions = (front, side, side)
+
+    def styles(self, ws: Tensor, noise: str = "const") -> list[list[Style]]:
+        return self.network.styles(ws, noise)
+
+    def forward(self, styles: list[list[Style]]) -> tuple[Tensor, ...]:
+        planes = list(self.network(styles).split(self.channels, 1))
+        for i, resolution in enumerate(self.resolutions):
+            while planes[i].shape[-1] < resolution:
+                planes[i] = upsample(planes[i])
+        return tuple(planes)
