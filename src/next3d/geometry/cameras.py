@@ -49,12 +49,12 @@ class Camera:
         viewing direction, right-handed (the picture's content turns counter-clockwise). Angles may be tensors of one
         shape (...,), which makes a batch. yaw = pitch = roll = 0 is the frontal camera at (0, 0, radius).
         """
-        yaw, pitch, roll = torch.broadcast_tensors(*(torch.as_tensor(a, dtype=torch.float32) for a in (yaw, pitch, roll)))
-        eye = radius * torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], -1)  # (..., 3)
+        y, p, r = _broadcast(yaw, pitch, roll)
+        eye = radius * torch.stack([y.sin() * p.cos(), p.sin(), y.cos() * p.cos()], -1)  # (..., 3)
         camera = Camera.look_at(eye, pivot, focal=focal)
-        zero = torch.zeros_like(roll)
-        turn = torch.zeros(*roll.shape, 4, 4)
-        turn[..., :3, :3] = matrix_from_axis_angle(torch.stack([zero, zero, roll], -1))
+        zero = torch.zeros_like(r)
+        turn = r.new_zeros(*r.shape, 4, 4)
+        turn[..., :3, :3] = matrix_from_axis_angle(torch.stack([zero, zero, r], -1))
         turn[..., 3, 3] = 1
         return Camera(camera.cam2world @ turn, camera.intrinsics)
 
@@ -66,19 +66,28 @@ class Camera:
         *,
         focal: float = FOCAL,
     ) -> Camera:
-        """A camera at ``eye`` that looks at ``target`` with ``up`` upwards in the picture; each (..., 3), world units."""
-        eye, target, up = torch.broadcast_tensors(*(torch.as_tensor(p, dtype=torch.float32) for p in (eye, target, up)))
-        forward = torch.nn.functional.normalize(target - eye, dim=-1)
-        right = torch.nn.functional.normalize(torch.linalg.cross(forward, up, dim=-1), dim=-1)
+        """A camera at ``eye`` that looks at ``target`` with ``up`` upwards in the picture; each (..., 3), world units.
+
+        Raises:
+            InputError: if a viewing direction has no length or runs along ``up``, which leaves the picture's roll open.
+        """
+        position, aim, upwards = _broadcast(eye, target, up)
+        forward = torch.nn.functional.normalize(aim - position, dim=-1)
+        right = torch.linalg.cross(forward, torch.nn.functional.normalize(upwards, dim=-1), dim=-1)
+        if (right.norm(dim=-1) < 1e-6).any():
+            raise InputError(
+                "a camera cannot look along its up direction: move the eye or the target, or give another up"
+            )
+        right = torch.nn.functional.normalize(right, dim=-1)
         down = torch.linalg.cross(forward, right, dim=-1)
-        matrix = torch.zeros(*eye.shape[:-1], 4, 4)
-        matrix[..., :3, 0], matrix[..., :3, 1], matrix[..., :3, 2], matrix[..., :3, 3] = right, down, forward, eye
+        matrix = position.new_zeros(*position.shape[:-1], 4, 4)
+        matrix[..., :3, :] = torch.stack([right, down, forward, position], -1)
         matrix[..., 3, 3] = 1
-        return Camera(matrix, pinhole(focal).expand(*eye.shape[:-1], 3, 3))
+        return Camera(matrix, pinhole(focal).to(position.device).expand(*position.shape[:-1], 3, 3))
 
     @staticmethod
     def from_label(label: Tensor | Sequence[float]) -> Camera:
-        """A camera from 25 numbers (..., 25): the row-major 4×4 camera-to-world matrix, then the row-major 3×3 intrinsics."""
+        """A camera from 25 numbers (..., 25): row-major 4×4 camera-to-world matrix, then row-major 3×3 intrinsics."""
         label = torch.as_tensor(label)
         if label.ndim == 0 or label.shape[-1] != 25:
             raise InputError(f"a camera label has 25 numbers in its last dimension, got shape {tuple(label.shape)}")
@@ -113,7 +122,7 @@ class Camera:
         return points @ world2cam[..., :3, :3].transpose(-1, -2) + world2cam[..., None, :3, 3]
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """World points (..., P, 3) to picture coordinates (..., P, 2) in [0, 1] (u right, v down) and depth (..., P)."""
+        """World points (..., P, 3) to picture coordinates (..., P, 2) in [0, 1] (u right, v down), depth (..., P)."""
         local = self.to_camera(points)
         depth = local[..., 2]
         homogeneous = local @ self.intrinsics.transpose(-1, -2)
@@ -144,6 +153,12 @@ class Camera:
         intrinsics[..., 0, 1] *= -1
         intrinsics[..., 0, 2] = 1 - intrinsics[..., 0, 2]
         return Camera(flip_world @ self.cam2world @ flip_world, intrinsics)
+
+
+def _broadcast(*values: float | Sequence[float] | Tensor) -> tuple[Tensor, ...]:
+    """float32 tensors of one shape, on the device of the first tensor among ``values``."""
+    device = next((value.device for value in values if isinstance(value, Tensor)), None)
+    return torch.broadcast_tensors(*(torch.as_tensor(value, dtype=torch.float32, device=device) for value in values))
 
 
 def pinhole(focal: float) -> Tensor:

@@ -19,7 +19,8 @@ def matrix_from_axis_angle(axis_angle: Tensor) -> Tensor:
     small = squared < 1e-8
     angle = torch.where(small, torch.ones_like(squared), squared).sqrt()
     sine = torch.where(small, 1 - squared / 6, angle.sin() / angle)
-    cosine = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / angle**2)
+    # (1 − cos a)/a² = ½·(sin(a/2)/(a/2))², which does not cancel for small angles
+    cosine = torch.where(small, 0.5 - squared / 24, 2 * ((angle / 2).sin() / angle) ** 2)
     x, y, z = axis_angle.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))  # (..., 3, 3)
@@ -33,7 +34,9 @@ def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
     # Four quaternion candidates, each exact where its leading component is large; the largest one is taken.
     trace = m.diagonal(dim1=-2, dim2=-1).sum(-1)
     diagonal = m.diagonal(dim1=-2, dim2=-1)
-    squares = torch.cat([1 + trace[..., None], 1 + 2 * diagonal - trace[..., None]], -1).clamp_min(0)  # 4·(w², x², y², z²)
+    squares = torch.cat([1 + trace[..., None], 1 + 2 * diagonal - trace[..., None]], -1).clamp_min(
+        0
+    )  # 4·(w², x², y², z²)
     w, x, y, z = squares.unbind(-1)
     wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
     xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]

@@ -1,6 +1,6 @@
 """Triangles to pixels: face ids, barycentric weights and depth, and what is read through them.
 
-Three implementations share one rule and one signature: ``torch_reference`` (any device), ``numba_cpu`` and ``triton_cuda``.
+Three implementations share one rule and one signature: ``torch_reference``, ``numba_cpu`` and ``triton_cuda``.
 """
 
 from next3d.raster.rasterize import Fragments, rasterize

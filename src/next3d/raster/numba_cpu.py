@@ -1,4 +1,4 @@
-"""Rasterisation on the CPU, compiled by numba; the rule and the order of operations are those of the torch reference."""
+"""Rasterisation on the CPU, compiled by numba; rule and order of operations are those of the torch reference."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import starmap
+from itertools import pairwise, starmap
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from next3d.raster.rasterize import DEGENERATE, NEAR, RELEASED_EPSILON
+from next3d.raster.rasterize import DEGENERATE, LIMIT, NEAR, RELEASED_EPSILON
 
 BAND = 32  # fewest rows that are worth a thread of their own
 
@@ -38,11 +38,12 @@ def rasterize(
     tasks = [
         (points[n], corners, face[n], barycentric[n], depth[n], buffer[n], first, last, keep, perspective, released)
         for n in range(count)
-        for first, last in zip(rows, rows[1:])
+        for first, last in pairwise(rows)
     ]
     _run(_rasterize_band, tasks)
-    return tuple(torch.from_numpy(array).to(device, dtype if array is not face else torch.int64)
-                 for array in (face, barycentric, depth))  # fmt: skip
+    arrays = (torch.from_numpy(array) for array in (barycentric, depth))
+    barycentrics, depths = (tensor.to(device, dtype) for tensor in arrays)
+    return torch.from_numpy(face).to(device), barycentrics, depths
 
 
 def _run(function: Callable, tasks: list[tuple]) -> None:
@@ -69,7 +70,9 @@ def _compile(function: Callable) -> Callable:
 
 
 @_compile
-def _rasterize_band(points, corners, face, barycentric, depth, buffer, first_row, last_row, keep, perspective, released):
+def _rasterize_band(
+    points, corners, face, barycentric, depth, buffer, first_row, last_row, keep, perspective, released
+):
     """Fill rows first_row … last_row − 1 of one picture: visibility first, then the weights of what is visible.
 
     points (V, 3), corners (F, 3), face (H, W), barycentric (H, W, 3), depth (H, W), buffer (H, W) float32.
@@ -97,11 +100,12 @@ def _rasterize_band(points, corners, face, barycentric, depth, buffer, first_row
         if row0 > row1 or column0 > column1:
             continue
         area = (u1 - u0) * (v2 - v0) - (v1 - v0) * (u2 - u0)
-        if not (abs(area) > DEGENERATE and area - area == 0) or area * keep < 0:
+        if not abs(area) > DEGENERATE or area * keep < 0:
             continue
         z0, z1, z2 = np.float64(points[a, 2]), np.float64(points[b, 2]), np.float64(points[c, 2])
-        # An infinite minus itself is NaN: only finite numbers pass, among u and v too.
-        if not ((z0 - z0) + (z1 - z1) + (z2 - z2) + (u0 - u0) + (u1 - u1) + (u2 - u2) == 0):
+        if not (abs(u0) < LIMIT and abs(u1) < LIMIT and abs(u2) < LIMIT and abs(z0) < LIMIT and abs(z1) < LIMIT):
+            continue
+        if not (abs(v0) < LIMIT and abs(v1) < LIMIT and abs(v2) < LIMIT and abs(z2) < LIMIT):
             continue
         if perspective:
             if not (z0 > NEAR and z1 > NEAR and z2 > NEAR):
@@ -136,7 +140,9 @@ def _rasterize_band(points, corners, face, barycentric, depth, buffer, first_row
             u = (2 * column + 1) / width - 1
             a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
             if released:
-                w0, w1, w2 = _released_weights(points[a], points[b], points[c], real(u), real(v), real(RELEASED_EPSILON))
+                w0, w1, w2 = _released_weights(
+                    points[a], points[b], points[c], real(u), real(v), real(RELEASED_EPSILON)
+                )
             else:
                 u0, u1, u2 = np.float64(points[a, 0]), np.float64(points[b, 0]), np.float64(points[c, 0])
                 v0, v1, v2 = np.float64(points[a, 1]), np.float64(points[b, 1]), np.float64(points[c, 1])

@@ -6,8 +6,8 @@ The rule, shared by all implementations
   belong to both neighbours, so a closed mesh has no cracks. Edge functions are evaluated in float64, where those of
   float32 vertices are practically exact; that is why the implementations agree.
 - The smallest depth, rounded to float32, wins; among equals the smallest face id.
-- Triangles that are degenerate or hold a number that is not finite are skipped, and so are, with ``perspective``, those
-  with a vertex nearer than ``NEAR`` (they are dropped whole, not clipped). Everything else is drawn.
+- Triangles that are degenerate or hold a NaN or a number beyond ``LIMIT`` are skipped, and so are, with
+  ``perspective``, those with a vertex nearer than ``NEAR`` (dropped whole, not clipped). Everything else is drawn.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from next3d.errors import InputError
 
 NEAR = 1e-3  # depth, in the units of the screen's third coordinate, at which perspective triangles are dropped
 DEGENERATE = 1e-10  # doubled area in [−1, 1] units below which a triangle is skipped; a pixel of 512² has 1.5e-5
+LIMIT = 1e9  # coordinates that large are treated as not finite: their products overflow float32
 RELEASED_EPSILON = 1e-8  # what the released rasteriser adds to the doubled area (NETWORK.md, 'Texture → planes')
 
 Implementation = Literal["auto", "torch", "numba", "triton"]
@@ -89,12 +90,12 @@ def rasterize(
     faces = faces.to(device=screen.device, dtype=torch.int64)
     keep = int(cull)
     detached = screen.detach()
-    implementation = _choose(implementation, screen.device)
-    if implementation == "numba":
+    chosen = _choose(implementation, screen.device)
+    if chosen == "numba":
         from next3d.raster import numba_cpu
 
         fragments = numba_cpu.rasterize(detached, faces, height, width, keep, perspective, weights == "released")
-    elif implementation == "triton":
+    elif chosen == "triton":
         from next3d.raster import triton_cuda
 
         fragments = triton_cuda.rasterize(detached, faces, height, width, keep, perspective, weights == "released")

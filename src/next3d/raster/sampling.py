@@ -1,4 +1,4 @@
-"""What is read through fragments: interpolated vertex values and texture samples; and the projection that precedes them."""
+"""What is read through fragments, interpolated values and texture samples, and the projection that precedes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def perspective_screen(camera: Camera, points: Tensor) -> Tensor:
         points: (N, V, 3) or (1, V, 3), world units.
 
     Returns:
-        (N, V, 3): u right and v down in [−1, 1] across the picture, and the depth along the viewing axis in world units.
+        (N, V, 3): u right and v down in [−1, 1] across the picture, and the depth along the viewing axis, world units.
         Points at or behind the camera keep their depth, which makes ``rasterize`` drop their triangles.
     """
     if points.ndim != 3 or points.shape[-1] != 3:
@@ -44,11 +44,15 @@ def interpolate(fragments: Fragments, values: Tensor, value_faces: Tensor) -> Te
         (N, H, W, C), 0 where empty. Differentiable with respect to ``values`` and the barycentric weights.
     """
     if values.ndim != 3 or values.shape[0] not in (1, len(fragments.face)):
-        raise InputError(f"values have the shape (N or 1, P, C) with N = {len(fragments.face)}, got {tuple(values.shape)}")
+        raise InputError(
+            f"values have the shape (N or 1, P, C) with N = {len(fragments.face)}, got {tuple(values.shape)}"
+        )
     batch, row, column = fragments.mask.nonzero(as_tuple=True)  # (Q,) each
     index = value_faces.to(fragments.face)[fragments.face[batch, row, column]]  # (Q, 3)
     corner = values[batch[:, None] if len(values) > 1 else 0, index]  # (Q, 3, C)
-    result = (fragments.barycentric[batch, row, column][:, None] @ corner.to(fragments.barycentric.dtype))[:, 0]  # (Q, C)
+    result = (fragments.barycentric[batch, row, column][:, None] @ corner.to(fragments.barycentric.dtype))[
+        :, 0
+    ]  # (Q, C)
     empty = result.new_zeros(*fragments.face.shape, values.shape[-1])
     return empty.index_put((batch, row, column), result)
 
@@ -58,8 +62,8 @@ def sample_texture(texture: Tensor, uv: Tensor, padding: Literal["zeros", "borde
 
     Args:
         texture: (N, C, h, w), or (1, C, h, w) shared by the batch.
-        uv: (N, H, W, 2) in [0, 1], origin top-left of the texture image, u right, v down; texel i of w has its centre at
-            (i + 0.5)/w.
+        uv: (N, H, W, 2) in [0, 1], origin top-left of the texture image, u right, v down; texel i of w has its
+            centre at (i + 0.5)/w.
         padding: what lies outside of the texture, also between its rim and the last texel centres.
 
     Returns:

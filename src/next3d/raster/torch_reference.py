@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from next3d.raster.rasterize import DEGENERATE, NEAR, RELEASED_EPSILON
+from next3d.raster.rasterize import DEGENERATE, LIMIT, NEAR, RELEASED_EPSILON
 
 CHUNK = 1 << 21  # (triangle, pixel) pairs that are looked at together
 
@@ -17,14 +17,14 @@ def rasterize(
     keys = torch.full((screen.shape[0], height * width), torch.iinfo(torch.int64).max, device=screen.device)
     for vertices, key in zip(screen.double(), keys):
         _draw(vertices[faces], key, height, width, keep, perspective)
-    face = torch.where(keys == torch.iinfo(torch.int64).max, -1, keys & 0xFFFFFFFF).view(-1, height, width)
+    face = torch.where(keys == torch.iinfo(torch.int64).max, -1, keys & 0xFFFFFFFF).view(len(screen), height, width)
     return face, *barycentrics(screen, faces, face, perspective, released)
 
 
 def _draw(triangles: Tensor, keys: Tensor, height: int, width: int, keep: int, perspective: bool) -> None:
     """Lower ``keys`` (H·W,), each (depth, face id) in one sortable int64, by the triangles (F, 3, 3)."""
     area = doubled_area(triangles)
-    drawn = triangles.isfinite().flatten(1).all(1) & area.isfinite() & (area.abs() > DEGENERATE)
+    drawn = (triangles.abs().flatten(1) < LIMIT).all(1) & (area.abs() > DEGENERATE)
     if keep:
         drawn &= area * keep > 0
     if perspective:
@@ -61,7 +61,7 @@ def _draw(triangles: Tensor, keys: Tensor, height: int, width: int, keep: int, p
 def barycentrics(
     screen: Tensor, faces: Tensor, face: Tensor, perspective: bool, released: bool
 ) -> tuple[Tensor, Tensor]:
-    """Barycentric weights (N, H, W, 3) and depth (N, H, W) of known face ids (N, H, W), differentiable in ``screen``."""
+    """Weights (N, H, W, 3) and depth (N, H, W) of known face ids (N, H, W), differentiable in ``screen``."""
     count, height, width = face.shape
     hit, row, column = (face >= 0).nonzero(as_tuple=True)  # (P,) each
     # The released rasteriser computed in float32, which shows on slivers; MPS has nothing wider.
