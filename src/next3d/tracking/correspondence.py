@@ -9,6 +9,7 @@ from torch import Tensor
 
 from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams
+from next3d.raster.shading import vertex_normals
 from next3d.tracking.detector import LANDMARKS
 
 # MediaPipe's number for each of the iBUG-68 landmarks 17–67: brows, nose, eyes, lips. The contour is left out, since
@@ -69,16 +70,7 @@ def find_correspondence(head: HeadModel) -> Correspondence:
         indices = torch.tensor(IBUG_FROM_MEDIAPIPE)
         faces, barycentric = head.landmark_faces[17:], head.landmark_barycentric[17:]
         trust = trust * (LANDMARKS / len(indices)) ** 0.5
-    normals = vertex_normals(head(HeadParams()).vertices[0], head.faces)
+    normals = vertex_normals(head(HeadParams()).vertices, head.faces)[0]
     corners = normals[head.faces[faces]]  # (P, 3, 3)
     normals = torch.nn.functional.normalize((corners * barycentric[..., None]).sum(1), dim=-1)
     return Correspondence(LANDMARKS, indices, faces, barycentric, normals, trust[indices])
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(V, 3) unit outward normals, weighted by face area."""
-    a, b, c = vertices[faces].unbind(1)
-    areas = torch.linalg.cross(b - a, c - a)
-    return torch.nn.functional.normalize(
-        torch.zeros_like(vertices).index_add(0, faces.flatten(), areas.repeat_interleave(3, 0)), dim=-1
-    )
