@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from next3d.tracking.detector import IRIS_LEFT, IRIS_RIGHT
 
 MOUTH_CORNERS = (61, 291)  # MediaPipe indices: the subject's right and left corner
+IBUG_BOX = (127, 356, 152, 105, 334)  # the ends of iBUG's contour, the chin and the tops of the brows
 EYE_CORNERS_RIGHT = (33, 133)  # outer, inner
 EYE_CORNERS_LEFT = (263, 362)
 
@@ -111,6 +114,18 @@ def ffhq_crop(points: np.ndarray, scale: float = 1.0) -> Crop:
     half = max(np.hypot(*(left - right)) * 2.0, np.hypot(*eye_to_mouth) * 1.8)
     x, y = eyes + eye_to_mouth * 0.1
     return Crop(float(x), float(y), float(2 * half * scale))
+
+
+def deca_input(image: np.ndarray, points: np.ndarray) -> Tensor:
+    """The (1, 3, 224, 224) RGB crop in [0, 1] that DECA's encoder expects of a picture (H, W, 3) uint8.
+
+    Its square is 1.25 times the mean side of the landmarks' box, around the box's centre.
+    """
+    inner = points[list(IBUG_BOX)]
+    low, high = inner.min(0), inner.max(0)
+    x, y = (low + high) / 2
+    crop = Crop(float(x), float(y), float((high - low).mean() * 1.25))
+    return torch.from_numpy(crop.cut(image, 224).copy()).permute(2, 0, 1)[None].float() / 255
 
 
 def inter_ocular(points: np.ndarray) -> float:

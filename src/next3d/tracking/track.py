@@ -20,9 +20,10 @@ from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams, Motion
 from next3d.io.images import read_image
 from next3d.io.video import read_video, video_info
-from next3d.tracking.crop import Crop, ffhq_crop, inter_ocular
+from next3d.tracking.crop import Crop, deca_input, ffhq_crop, inter_ocular
+from next3d.tracking.deca import DecaEncoder, load_deca
 from next3d.tracking.detector import LANDMARKS, Detector, Face, choose_face, open_detector
-from next3d.tracking.fit import BLOCKS, FaceFitter, Fit, block, camera_from_pose, framing, rebase
+from next3d.tracking.fit import BLOCKS, SIZE, FaceFitter, Fit, block, camera_from_pose, framing, rebase
 from next3d.tracking.gaze import GazeFitter
 from next3d.tracking.smoothing import smooth
 
@@ -34,6 +35,7 @@ CHUNK = 128  # frames fitted at once
 MISFIT = 0.04  # residual, as a share of the inter-ocular distance, at which the confidence is one half
 # Time constants of the smoother in seconds: heads turn slower than mouths and lids move.
 SMOOTHING = {"rotation": 0.08, "translation": 0.08, "jaw": 0.035, "expression": 0.035}
+DECA_DEVIATION = 0.03  # how far landmarks may move DECA's expression and jaw
 FREE = [name for name in BLOCKS if name != "shape"]
 
 
@@ -66,6 +68,27 @@ class Tracker:
         self.detector = detector or open_detector()
         self.fitter = FaceFitter(head)
         self.gaze = GazeFitter(head)
+        self.deca: DecaEncoder | None = None
+
+    def use_deca(self, path: str | Path) -> None:
+        """Take shape, expression and jaw from DECA's encoder; landmarks then give the camera and the gaze.
+
+        Raises:
+            InputError: the head is not FLAME's, or the file is not DECA's.
+        """
+        if not self.head.name.startswith("flame"):
+            raise InputError(f"DECA predicts FLAME's parameters; head '{self.head.name}' has others: give --head FLAME")
+        self.deca = load_deca(path)
+
+    def expected(self, image: np.ndarray, points: np.ndarray) -> Tensor | None:
+        """What DECA says of a picture, as unknowns (159,) of the fitter; None without DECA."""
+        if self.deca is None:
+            return None
+        code = self.deca.decode(self.deca(deca_input(image, points)))
+        state = torch.zeros(SIZE)
+        for name, value in (("shape", code.shape), ("expression", code.expression), ("jaw", code.jaw)):
+            state[block(name)] = value[0]
+        return state
 
     def detect(self, image: np.ndarray, detector: Detector | None = None) -> Face:
         """The chosen face of a picture (H, W, 3) uint8, in its pixels."""
@@ -92,8 +115,20 @@ class Tracker:
         state, reference = self.fitter.start(inside[:, self.fitter.places.indices], fit.params.shape)
         for name in ("jaw", "expression"):
             state[:, block(name)] = fit.state[:, block(name)]
-        fit = self.fitter.fit(inside, start=(state, reference))
+        expected = self.expected(image, points)
+        if expected is None:
+            fit = self.fitter.fit(inside, start=(state, reference))
+        else:
+            fit = self.fit_expected(inside, expected[None])
         return self.finish(fit, inside, [crop], fps=1.0)
+
+    def fit_expected(self, points: Tensor, expected: Tensor) -> Fit:
+        """Fit poses (N,) around the parameters that DECA expects (N, 159)."""
+        precision = self.fitter.precision.clone()
+        precision[block("jaw")] = precision[block("expression")] = 1 / DECA_DEVIATION
+        return self.fitter.fit(
+            points, shape=expected[:, block("shape")], prior=expected, precision=precision.expand_as(expected)
+        )
 
     def finish(self, fit: Fit, points: Tensor, crops: list[Crop], fps: float) -> Track:
         """Gaze, confidence and everything named."""
@@ -141,10 +176,11 @@ class Tracker:
             # Landmarks of an hour are some hundred megabytes: they wait on the disk, not in memory.
             count = 0
             bar = tqdm(total=info.frames or None, desc="detect", unit="frame", disable=not progress)
-            times = []
+            times, codes = [], []
             for frame in read_video(path):
                 try:
                     points = self.detect(frame.image, detector).points
+                    codes.append(self.expected(frame.image, points))
                 except InputError:
                     points = np.full((LANDMARKS, 2), np.nan, np.float32)
                 file.write(points.astype(np.float32).tobytes())
@@ -154,14 +190,27 @@ class Tracker:
             bar.close()
             file.flush()
             landmarks = np.memmap(file, np.float32, "r", shape=(count, LANDMARKS, 2))
-            track = self.clip(landmarks, fps=info.fps, smoothing=smoothing, progress=progress)
+            known = torch.stack([c for c in codes if c is not None]) if self.deca is not None and codes else None
+            track = self.clip(landmarks, fps=info.fps, smoothing=smoothing, progress=progress, expected=known)
             del landmarks
         if detector is not self.detector:
             detector.close()
         return constant_rate(track, np.array(times), info.fps)
 
-    def clip(self, points: np.ndarray, *, fps: float, smoothing: float = 1.0, progress: bool = False) -> Track:
-        """Track the landmarks (T, 478, 2) of a clip in source pixels; frames of NaN are those without a face."""
+    def clip(
+        self,
+        points: np.ndarray,
+        *,
+        fps: float,
+        smoothing: float = 1.0,
+        progress: bool = False,
+        expected: Tensor | None = None,
+    ) -> Track:
+        """Track the landmarks (T, 478, 2) of a clip in source pixels; frames of NaN are those without a face.
+
+        Args:
+            expected: what DECA says of each frame that has a face, (frames with a face, 159).
+        """
         seen = np.flatnonzero(np.isfinite(points[:, 0, 0]))
         if len(seen) == 0:
             raise InputError("no face was found in any frame: use a clip in which a face is well visible")
@@ -170,7 +219,11 @@ class Tracker:
         key_fit = self.fitter.fit(torch.from_numpy(crop.normalise(keys)))
         crop = median_crop([reframe(crop, key_fit.camera[i : i + 1]) for i in range(len(keys))])
         key_points = torch.from_numpy(crop.normalise(keys))
-        shape = self.fitter.merge_shapes(self.fitter.fit(key_points))
+        if expected is None:
+            shape = self.fitter.merge_shapes(self.fitter.fit(key_points))
+        else:
+            shape = expected[:, block("shape")].mean(0)
+            expected[:, block("shape")] = shape
 
         bar = tqdm(total=len(points), desc="fit", unit="frame", disable=not progress)
         states = torch.zeros(len(points), block("expression").stop)
@@ -183,7 +236,10 @@ class Tracker:
         for first in range(0, len(seen), CHUNK):
             index = seen[first : first + CHUNK]
             inside = torch.from_numpy(crop.normalise(points[index]))
-            fit = self.fitter.fit(inside, shape=shape)
+            if expected is None:
+                fit = self.fitter.fit(inside, shape=shape)
+            else:
+                fit = self.fit_expected(inside, expected[first : first + CHUNK])
             base = fit.reference[0] if base is None else base
             where = torch.from_numpy(index)
             states[where] = rebase(fit.state, fit.reference, base)[:, :size]
