@@ -217,7 +217,7 @@ def decode(data: bytes, resolution: int, name: str, aux: str | None = None) -> n
     small file cannot ask for much memory.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.size != (resolution, resolution):
                 raise InputError(
                     f"picture {name} is {image.size[0]}×{image.size[1]}, the dataset says {resolution}×{resolution}"

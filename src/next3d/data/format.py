@@ -12,7 +12,8 @@ else the maker knows (``latent``, ``confidence``, …). With auxiliary pictures 
 ``normals_file_name`` and ``parts_file_name``, which Hugging Face ``datasets`` opens as pictures too.
 
 The same rows packed for streaming (layout "shards") are WebDataset tars, ``{split}-{shard}.tar``, whose samples are
-``{key}.png``, ``{key}.json`` (the row) and ``{key}.depth.png`` and so on.
+``{key}.png``, ``{key}.npy`` (the 187 numbers of camera and head, float32, in the order of :data:`NUMBERS`),
+``{key}.json`` (the other columns) and, with auxiliary pictures, ``{key}.depth.png`` and so on.
 """
 
 from __future__ import annotations

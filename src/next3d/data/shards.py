@@ -6,9 +6,11 @@ import io
 import json
 import mmap
 import tarfile
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from next3d.data.dataset import Dataset, PictureDataset, Sample
-from next3d.data.format import NUMBER_COUNT, NUMBERS, SLICES, SPLITS, check_member_name, read_info
-from next3d.data.writer import plain, short
+from next3d.data.format import NUMBER_COUNT, SPLITS, check_member_name, read_info
+from next3d.data.writer import plain
 from next3d.errors import InputError
 from next3d.io.files import atomic_folder
 
@@ -77,9 +79,9 @@ def pack(folder: str | Path, out: str | Path, *, per_shard: int = 1000, seed: in
 def _add_sample(tar: tarfile.TarFile, dataset: Dataset, index: int) -> None:
     _, image, numbers, row, aux = dataset._read(index)
     key = f"{index:08d}"
-    values = {part: short(numbers[place]) for part, place in SLICES.items()}
-    values |= {column: plain(value) for column, value in row.items()}
-    members = {"png": image, "json": json.dumps(values, separators=(",", ":")).encode()}
+    values = {column: plain(value) for column, value in row.items()}
+    text = json.dumps(values, separators=(",", ":")).encode()
+    members = {"png": image, "npy": npy_bytes(numbers), "json": text}
     members |= {f"{kind}.png": data for kind, data in aux.items()}
     for suffix, data in members.items():
         member = tarfile.TarInfo(f"{key}.{suffix}")
@@ -118,9 +120,9 @@ class ShardDataset(PictureDataset):
                 f"{path} lacks {len(absent)} of {len(chosen)} shards, the first is {absent[0]}: copy or pack again"
             )
         self.shards = list(chosen)
-        self._starts = np.concatenate([[0], np.cumsum(list(chosen.values()), dtype=np.int64)])
+        self._starts: list[int] = [0, *accumulate(chosen.values())]
         self._columns = None if columns is None else set(columns)
-        self._members = ["png", "json", *(f"{name}.png" for name in self.aux)]
+        self._members = ["png", "npy", "json", *(f"{name}.png" for name in self.aux)]
         self._index: dict[int, tuple[list[str], np.ndarray]] = {}
         self._open: OrderedDict[int, mmap.mmap] = OrderedDict()
 
@@ -128,11 +130,11 @@ class ShardDataset(PictureDataset):
         return self.__dict__ | {"_open": OrderedDict()}
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def _name(self, index: int) -> str:
-        shard = int(np.searchsorted(self._starts, index, "right")) - 1
-        return f"{self.shards[shard]}#{index - int(self._starts[shard])}"
+        shard = bisect_right(self._starts, index) - 1
+        return f"{self.shards[shard]}#{index - self._starts[shard]}"
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """(len,) int64: shards in random order, samples mixed within each window of shards."""
@@ -150,22 +152,21 @@ class ShardDataset(PictureDataset):
             yield self.good(int(index))
 
     def _read(self, index: int) -> tuple[str, bytes, np.ndarray, dict[str, Any], dict[str, bytes]]:
-        shard = int(np.searchsorted(self._starts, index, "right")) - 1
+        shard = bisect_right(self._starts, index) - 1
         data = self._mapped(shard)
         keys, spans = self._spans(shard, data)
-        place = index - int(self._starts[shard])
-        image, text, *aux = (data[start : start + size] for start, size in spans[place].tolist())
+        place = index - self._starts[shard]
+        image, binary, text, *aux = (data[start : start + size] for start, size in spans[place].tolist())
         name = f"{self.shards[shard]}/{keys[place]}"
         try:
+            numbers = read_npy(binary)
             row = json.loads(text)
-            numbers = np.array([number for part in NUMBERS for number in row.pop(part)], np.float32)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            chosen = row.keys() if self._columns is None else self._columns
+            row = {key: np.array(row[key], np.float32) if type(row[key]) is list else row[key] for key in chosen}
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise InputError(f"the row of {name} cannot be read: {type(error).__name__} {error}") from error
-        if len(numbers) != NUMBER_COUNT or not np.isfinite(numbers).all():
+        if numbers.shape != (NUMBER_COUNT,) or not np.isfinite(numbers).all():
             raise InputError(f"the row of {name} has missing or non-finite numbers")
-        if self._columns is not None:
-            row = {key: value for key, value in row.items() if key in self._columns}
-        row = {key: np.array(value, np.float32) if type(value) is list else value for key, value in row.items()}
         return name, image, numbers, row, dict(zip(self.aux, aux))
 
     def _mapped(self, shard: int) -> mmap.mmap:
@@ -191,7 +192,7 @@ class ShardDataset(PictureDataset):
                 folder, _, base = name.rpartition("/")
                 key, _, suffix = base.partition(".")
                 samples.setdefault(f"{folder}/{key}" if folder else key, {})[suffix] = (offset, size)
-            expected = int(self._starts[shard + 1] - self._starts[shard])
+            expected = self._starts[shard + 1] - self._starts[shard]
             if len(samples) != expected:
                 raise InputError(f"shard {path} has {len(samples)} samples, dataset.json says {expected}: pack again")
             for key, members in samples.items():
@@ -200,6 +201,23 @@ class ShardDataset(PictureDataset):
             spans = np.array([[members[name] for name in self._members] for members in samples.values()], np.int64)
             self._index[shard] = (list(samples), spans)
         return self._index[shard]
+
+
+def npy_bytes(numbers: np.ndarray) -> bytes:
+    """An ``.npy`` file of float32 numbers."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(numbers, np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
+_NPY_HEADER = npy_bytes(np.zeros(NUMBER_COUNT))[: -4 * NUMBER_COUNT]
+
+
+def read_npy(data: bytes) -> np.ndarray:
+    """The numbers of an ``.npy`` file; the header that :func:`npy_bytes` writes is only compared, which is fast."""
+    if data.startswith(_NPY_HEADER) and len(data) == len(_NPY_HEADER) + 4 * NUMBER_COUNT:
+        return np.frombuffer(bytearray(data), "<f4", offset=len(_NPY_HEADER))
+    return np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
 
 
 def tar_members(path: Path, data: mmap.mmap | bytes) -> list[tuple[str, int, int]]:
