@@ -27,7 +27,7 @@ class MappingConfig:
     """numbers of an intermediate latent w"""
     layers: int = 2
     learning_rate: float = 0.01
-    """multiplier of these layers' learning rate; a supervised warm start learns with 1, adversarial training with 0.01"""
+    """multiplier of these layers' learning rate: 0.01 for adversarial training, about 1 for a supervised warm start"""
     camera_conditioning: bool = True
     """show the network the camera, so that pose and looks may correlate as in the photos"""
     camera_scale: float = 1.0
@@ -184,7 +184,7 @@ class GeneratorConfig:
         return build(GeneratorConfig, values, "")
 
     def replace(self, **sections: Any) -> GeneratorConfig:
-        """A copy with changes; a section may be given as a dict of its changed keys: ``replace(volume={"samples": 24})``."""
+        """A copy with changes; a section may be a dict of its changed keys: ``replace(volume={"samples": 24})``."""
         changed = {
             name: dataclasses.replace(getattr(self, name), **value) if isinstance(value, dict) else value
             for name, value in sections.items()
@@ -227,7 +227,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 def check(config: GeneratorConfig) -> None:
     """Raise :class:`InputError` for sizes that do not fit together."""
     c = config
-    powers = {
+    powers: dict[str, int] = {
         "texture.resolution": c.texture.resolution,
         "planes.resolution": c.planes.resolution,
         "planes.front_resolution": c.planes.front_resolution,
@@ -254,9 +254,9 @@ def check(config: GeneratorConfig) -> None:
         **{f"{name}.{key}": getattr(s, key) for name, s in sections for key in ("channel_base", "channel_max")},
         **{f"superres.channels[{i}]": n for i, n in enumerate(c.superres.channels)},
     }
-    for name, value in positive.items():
-        if value <= 0:
-            raise InputError(f"the setting '{name}' must be positive, got {value}")
+    for name, number in positive.items():
+        if number <= 0:
+            raise InputError(f"the setting '{name}' must be positive, got {number}")
     wrong = {
         "mapping.z_dim must be positive, or zero with camera conditioning": c.mapping.z_dim < 0
         or (c.mapping.z_dim == 0 and not c.mapping.camera_conditioning),

@@ -1,6 +1,6 @@
 """Filling the open mouth: what no path from the corner of a mask reaches belongs to the inside (paper, §3.2).
 
-Two implementations of one rule, chosen by device: a scan-line fill in numba for CPUs, and repeated sweeps in torch for any
+Two implementations of one rule, chosen by device: a walk in numba for CPUs, and repeated sweeps in torch for any
 device, without a synchronisation.
 """
 
@@ -64,8 +64,8 @@ def _walk(open_: np.ndarray, border: bool) -> np.ndarray:  # pragma: no cover - 
 def reach(open_: Tensor, border: bool = False, *, most_sweeps: int | None = None) -> Tensor:
     """The pixels of (N, H, W) bool that the walk reaches, in plain torch.
 
-    Every sweep carries the walk along whole open runs in the four directions at once, so that a mask needs about as many
-    sweeps as its longest path has turns. Off the CPU a fixed number of sweeps (``most_sweeps``, 64) avoids waiting for
+    Every sweep carries the walk along whole open runs in the four directions, so that a mask needs about as many sweeps
+    as its longest path has turns. Off the CPU a fixed number of sweeps (``most_sweeps``, 64) avoids waiting for
     the device.
     """
     reached = torch.zeros_like(open_)

@@ -189,7 +189,8 @@ class Generator(nn.Module):
         result.dynamic = tuple(planes)
         if identity.static is not None:
             triples = zip(planes, identity.static, drawn.alpha)
-            planes = [torch.lerp(static, dynamic, alpha.to(static)) for dynamic, static, alpha in triples]
+            # under autocast the two may come in different precisions
+            planes = [torch.lerp(s.to(d), d, alpha.to(d)) for d, s, alpha in triples]
         result.blended = tuple(planes)
         return result
 
@@ -329,6 +330,7 @@ def check_camera(label: Tensor, count: int) -> Tensor:
         label = label[:, None]
     if label.ndim != 3 or label.shape[-1] != LABEL_SIZE or len(label) != count:
         raise InputError(
-            f"camera labels must have shape ({count}, {LABEL_SIZE}) or ({count}, K, {LABEL_SIZE}), got {tuple(label.shape)}"
+            f"camera labels must have shape ({count}, {LABEL_SIZE}) or ({count}, K, {LABEL_SIZE}), got "
+            f"{tuple(label.shape)}"
         )
     return label

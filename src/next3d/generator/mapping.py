@@ -1,4 +1,4 @@
-"""Latents to w vectors: one mapping network, whose w is given to every layer of every other network (NETWORK.md, 'Latents')."""
+"""Latents to w vectors: one mapping network, whose w is given to every layer of every other network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from next3d.nn.stylegan2 import MappingNetwork
 class Mapping(nn.Module):
     """z (N, z_dim) and the camera label (N, 25) to ws (N, static_count + texture_count, w_dim).
 
-    The first ``static_count`` vectors drive static planes, mouth, blending and super-resolution, the others the texture.
+    The first ``static_count`` vectors drive static planes, mouth, blending and super-resolution; the others, the
+    texture.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:

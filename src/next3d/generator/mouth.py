@@ -1,4 +1,4 @@
-"""The inside of the mouth: a style UNet on a crop of the front plane, and a shallow one that blends it in (paper, §3.2)."""
+"""The inside of the mouth: a style UNet on a crop of the front plane, and one that blends it in (paper, §3.2)."""
 
 from __future__ import annotations
 

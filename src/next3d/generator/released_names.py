@@ -67,7 +67,8 @@ def our_name(released: str) -> str | None:
 def from_released_names(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Released tensors {name: tensor} → ours {name: tensor}, and the released names that we have no use for.
 
-    Topology, UVs and face mask are not among them: they enter the model as its :class:`~next3d.geometry.meshes.Topology`.
+    Topology, UVs and face mask are not among them: they enter the model as its
+    :class:`~next3d.geometry.meshes.Topology`.
     """
     ours, unused = {}, []
     for name, tensor in tensors.items():

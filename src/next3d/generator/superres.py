@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ class Superres(nn.Module):
         self.input_resolution = c.resolution >> len(c.channels)
         self.blocks = nn.ModuleList(
             SynthesisBlock(a, b, config.mapping.w_dim, self.input_resolution << (i + 1), 3, noise=False)
-            for i, (a, b) in enumerate(zip(widths[:-1], widths[1:]))
+            for i, (a, b) in enumerate(pairwise(widths))
         )
         self.last = config.static_count - 1
 

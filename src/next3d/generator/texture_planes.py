@@ -1,7 +1,7 @@
-"""Texture-rasterised tri-planes: the mesh, wearing its neural texture, drawn orthographically onto three planes (paper, §3.1).
+"""Texture-rasterised tri-planes: the mesh, wearing its neural texture, drawn onto three planes (paper, §3.1).
 
-Four views are drawn: front, both sides, top. Left and right are added on one plane. Each plane has an alpha, 1 where
-the moving part of the face (and the inside of the mouth) stands.
+Four orthographic views are drawn: front, both sides, top. Left and right are added on one plane. Each plane has an
+alpha, 1 where the moving part of the face (and the inside of the mouth) stands.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SHIFT_RANGE = 0.02  # the learned shift stays within ±2 cm of the default (metr
 class View:
     """An orthographic view: which signed axis (1 = x, 2 = y, 3 = z) is u, which is v, which points to the viewer.
 
-    ``keep`` is the sign of the area in (u, v) that triangles turned towards the viewer have; ``shift`` (metres) is added
-    to the vertices in compatible mode.
+    ``keep`` is the sign of the area in (u, v) that triangles turned towards the viewer have; ``shift`` (metres) is
+    added to the vertices in compatible mode.
     """
 
     u: int

@@ -72,7 +72,7 @@ class Volume(nn.Module):
         def at(points: Tensor) -> FieldSample:
             scaled = points * (2 / self.config.box_size)
             features = sampler([scaled[..., list(pair)] for pair in self.axes]) / len(self.axes)
-            return self.decode(features.to(self.decoder[0].weight.dtype))
+            return self.decode(features)
 
         return at
 

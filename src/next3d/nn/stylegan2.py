@@ -13,6 +13,8 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +60,7 @@ class MappingNetwork(nn.Module):
             features += w_dim
         sizes = [features] + [w_dim] * layers
         self.layers = nn.ModuleList(
-            Linear(a, b, learning_rate=learning_rate, activate=True) for a, b in zip(sizes[:-1], sizes[1:])
+            Linear(a, b, learning_rate=learning_rate, activate=True) for a, b in pairwise(sizes)
         )
         self.register_buffer("average", torch.zeros(w_dim))
 
@@ -147,10 +149,11 @@ class Style:
 
     def to(self, *args, **kwargs) -> Style:
         """Move or convert all tensors, as ``Tensor.to``, cut off from the graph."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Style(
-            **{k: _layout(v.detach().to(*args, **kwargs)) if isinstance(v, Tensor) else v for k, v in values.items()}
-        )
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = _layout(value.detach().to(*args, **kwargs))
+        return Style(**values)
 
 
 def _layout(x: Tensor) -> Tensor:
@@ -197,7 +200,7 @@ class ModulatedConv(nn.Module):
         if noise not in NOISE_MODES:
             raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}, got '{noise}'")
         gain = GAIN if self.activate else 1.0
-        weight = self.weight
+        weight: Tensor = self.weight
         scale = self.affine(w)  # (N, in)
         if not self.demodulate:
             scale = scale / math.sqrt(weight[0].numel())
@@ -261,7 +264,7 @@ class SynthesisBlock(nn.Module):
         self.first = first
 
     def styles(self, ws: Iterator[Tensor], noise: str) -> list[Style]:
-        """One style for each convolution; takes two latents (the first block one) and shares the next with its follower."""
+        """One style for each convolution; the last latent is shared with the next block's first."""
         return [layer.style(w, noise) for layer, w in zip(self.convolutions, ws)]
 
     @property
