@@ -10,10 +10,18 @@ from next3d.errors import InputError
 
 # command: (module, function, what it does). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "generate": ("next3d.cli.generate", "generate", "draw heads from seeds: pictures, grids over yaw and pitch, depth, normals"),
+    "generate": (
+        "next3d.cli.generate",
+        "generate",
+        "draw heads from seeds: pictures, grids over yaw and pitch, depth, normals",
+    ),
     "interpolate": ("next3d.cli.interpolate", "interpolate", "a looped video between seeds"),
     "mesh": ("next3d.cli.mesh", "mesh", "a coloured mesh of a generated head (GLB, PLY, OBJ)"),
-    "animate": ("next3d.cli.animate", "animate", "avatars driven by a motion, a built-in clip, a video or ARKit coefficients"),
+    "animate": (
+        "next3d.cli.animate",
+        "animate",
+        "avatars driven by a motion, a built-in clip, a video or ARKit coefficients",
+    ),
     "head": ("next3d.cli.head", "head", "the head model itself: contact sheets and GLB"),
     "track": ("next3d.cli.track", "track", "photos and videos to head parameters"),
     "invert": ("next3d.cli.invert", "invert", "photos of one person to an animatable avatar"),
@@ -27,8 +35,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "dataset show": ("next3d.cli.dataset", "show", "a contact sheet and histograms of a dataset"),
     "train": ("next3d.cli.train", "train", "train a generator"),
     "evaluate": ("next3d.cli.evaluate", "evaluate", "FID, KID, AED, APD, ID and consistency of a model"),
+    "train-estimators": (
+        "next3d.cli.train_estimators",
+        "train_estimators",
+        "train the small networks that evaluate models of synthetic pictures",
+    ),
     "ablate": ("next3d.cli.ablate", "ablate", "train and compare the variants of the paper's Table 2"),
-    "convert": ("next3d.cli.convert", "convert", "a released Next3D or EG3D checkpoint to a model folder, without running its pickle"),
+    "convert": (
+        "next3d.cli.convert",
+        "convert",
+        "a released Next3D or EG3D checkpoint to a model folder, without running its pickle",
+    ),
     "bench": ("next3d.cli.bench", "bench", "time every stage of a frame on this machine"),
     "bench train": ("next3d.cli.bench", "bench_train", "time every phase of a training step on this machine"),
     "demo": ("next3d.cli.demo", "demo", "everything at a glance with the bundled model"),
@@ -51,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             fail(f"there is no command '{' '.join(argv[:2] if group else argv[:1])}': next3d --help lists them")
         print(usage(group))
         return
-    module, function, summary = COMMANDS[command]
+    module, function, _ = COMMANDS[command]
     try:
         import tyro
 
