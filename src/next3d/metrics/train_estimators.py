@@ -167,8 +167,8 @@ def card(report: dict[str, dict[str, float]]) -> str:
     lines = [
         "# The bundled estimators",
         "",
-        "Two small residual networks, trained on factory pictures at 128² to measure models of such pictures. They know",
-        "nothing of real faces. Made with",
+        "Two small residual networks, trained on factory pictures at 128² to measure models of such pictures. They",
+        "know nothing of real faces. Made with",
         "",
         "    next3d dataset synthesize --count 24000 --resolution 128 --seed 1 --cameras 4 --out DATA",
         "    next3d train-estimators --data DATA --out FOLDER",
