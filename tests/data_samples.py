@@ -23,11 +23,14 @@ def tiny_head(seed: int = 0, rings: int = 12, around: int = 16) -> HeadModel:
     template = torch.stack(
         [0.075 * phi.sin() * theta.sin(), 0.11 * phi.cos(), 0.09 * phi.sin() * theta.cos()], -1
     ).reshape(-1, 3)
+    template = torch.where(template.abs() < 1e-6, 0.0, template)  # exactly symmetric, the middle plane included
     count = len(template)
     ids = torch.arange(count).view(rings, around)
     right = ids.roll(-1, 1)
     quads = torch.stack([ids[:-1], ids[1:], right[1:], right[:-1]], -1).reshape(-1, 4)
-    faces = torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    left_half = (template[quads].mean(1)[:, :1] > 0).expand(-1, 3)  # mirrored quads are cut along mirrored diagonals
+    first = torch.where(left_half, quads[:, [0, 1, 2]], quads[:, [0, 1, 3]])
+    faces = torch.cat([first, torch.where(left_half, quads[:, [0, 2, 3]], quads[:, [1, 2, 3]])])
     mirror = ids[:, (-torch.arange(around)) % around].reshape(-1)
     flip = torch.tensor([-1.0, 1.0, 1.0])
 
@@ -94,7 +97,7 @@ def random_labels(count: int, seed: int = 0) -> tuple[Camera, HeadParams]:
 
 
 def render(head: HeadModel, camera: Camera, params: HeadParams, resolution: int) -> np.ndarray:
-    """Pictures (N, R, R, 3) uint8 of heads coloured by a pattern that is symmetric on the mesh, on a flat background."""
+    """Pictures (N, R, R, 3) uint8 of heads coloured by a symmetric pattern, on a flat background."""
     vertices = world_from_head(head(params).vertices)
     screen = perspective_screen(camera, vertices)
     fragments = rasterize(screen, head.topology.faces, resolution, perspective=True)
@@ -118,3 +121,16 @@ def write_dataset(
         writer.add(index, pictures[index], camera[index], params[index], identity=identity, latent=latents[identity])
     writer.finish(count)
     return camera, params
+
+
+def build_noise(folder: Path, count: int, *, say: bool = False) -> None:
+    """Build, or go on building, a dataset of noise pictures; ``say`` prints each row when it is done."""
+    camera, params = random_labels(count)
+    writer = DatasetWriter(folder, resolution=32, head="tiny", maker={"seed": 0})
+    for index in range(count):
+        if index not in writer.done:
+            picture = np.random.default_rng(index).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+            writer.add(index, picture, camera[index], params[index], identity=index // 3)
+            if say:
+                print(index, flush=True)
+    writer.finish(count)
