@@ -1,0 +1,52 @@
+"""The rig of the built-in head: what makes a sculpted form move, as functions of its positions and named index sets.
+
+``build(anatomy)`` gives the arrays of :mod:`next3d.heads.head_model`'s table but the UVs: joints and skinning (``skinning``,
+``jaw``), expressions (``expressions``), eyelids (``lids``), identities (``shapes``), landmarks (``landmarks``,
+``mediapipe``) and mirror maps (``mirror``). ``sheets`` draws them to be looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import expressions, landmarks, mirror, shapes, skinning
+from .anatomy import Anatomy
+
+SHAPE_NAMES, EXPRESSION_NAMES = shapes.NAMES, expressions.NAMES
+
+
+def build(anatomy: Anatomy) -> dict[str, Any]:
+    """The rig's arrays, named and shaped as in :mod:`next3d.heads.head_model`; directions in float32."""
+    weights = skinning.skinning_weights(anatomy)
+    joints = skinning.joint_positions(anatomy)
+    expression, quadratic = expressions.directions(anatomy)
+    places, turned, iris = landmarks.inner_landmarks(anatomy), landmarks.contour(anatomy), landmarks.irises(anatomy)
+    front = len(landmarks.CONTOUR_YAWS) // 2
+    arrays = {
+        "template": anatomy.vertices,
+        "shape_directions": shapes.directions(anatomy),
+        "expression_directions": expression,
+        "pose_directions": skinning.pose_directions(anatomy, weights, joints),
+        "joint_regressor": skinning.joint_regressor(anatomy, joints),
+        "weights": weights,
+        "parents": skinning.PARENTS,
+        "faces": anatomy.triangles,
+        "landmark_faces": np.concatenate([turned.faces[front], places.faces]),
+        "landmark_barycentric": np.concatenate([turned.barycentric[front], places.barycentric]),
+        "contour_faces": turned.faces,
+        "contour_barycentric": turned.barycentric,
+        "contour_yaws": landmarks.CONTOUR_YAWS,
+        "iris_faces": iris.faces,
+        "iris_barycentric": iris.barycentric,
+        "mirror_vertices": anatomy.mirror,
+        "shape_mirror": mirror.parameter_mirror(shapes.NAMES, shapes.ODD),
+        "expression_mirror": mirror.parameter_mirror(expressions.NAMES, expressions.ODD),
+        "corrective_pairs": np.array([[EXPRESSION_NAMES.index(name)] * 2 for name in quadratic]),
+        "corrective_directions": np.stack(list(quadratic.values())),
+    }
+    return {
+        key: value.astype(np.float32 if np.issubdtype(value.dtype, np.floating) else np.int32)
+        for key, value in arrays.items()
+    }

@@ -1,0 +1,33 @@
+"""Mirror images: of named parameters and of the fields that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .anatomy import MIRROR, Array
+
+
+def partner(name: str) -> str:
+    """mouthSmileLeft ↔ mouthSmileRight; other names are their own partners."""
+    if name.endswith("Left"):
+        return name[:-4] + "Right"
+    if name.endswith("Right"):
+        return name[:-5] + "Left"
+    return name
+
+
+def parameter_mirror(names: Sequence[str], odd: Sequence[str]) -> Array:
+    """(n, n): parameters of the mirrored head = matrix @ parameters; ``odd`` names change sign."""
+    matrix = np.zeros((len(names), len(names)))
+    for row, name in enumerate(names):
+        matrix[row, names.index(partner(name))] = -1 if name in odd else 1
+    return matrix
+
+
+def mirror_rotation_feature(directions: Array, mirror: Array) -> Array:
+    """The mirror image of pose correctives (36, V, 3): joints neck, jaw, left eye, right eye × 9 entries of R − I."""
+    signs = np.outer(MIRROR, MIRROR).ravel()[None, :, None, None]  # entry (i, j) of M R M
+    by_joint = directions.reshape(4, 9, -1, 3)[[0, 1, 3, 2]] * signs
+    return (by_joint[:, :, mirror] * MIRROR).reshape(directions.shape)
