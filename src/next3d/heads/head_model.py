@@ -341,7 +341,7 @@ class HeadModel(SkinnedPoints):
         vertices, joints = self.skinned(torch.cat([params.shape, params.expression], -1), rotations)
         return HeadMesh(
             vertices=vertices,
-            landmarks=self.landmarks(vertices, params.neck[:, 1] if yaw is None else yaw),
+            landmarks=self.landmarks(vertices, turn(rotations[:, 0]) if yaw is None else yaw),
             irises=self.points(vertices, self.iris_faces, self.iris_barycentric),
             joints=joints,
         )
@@ -437,6 +437,11 @@ class HeadModel(SkinnedPoints):
         Names are those of the shape and expression directions, ARKit's names, and ``neck``, ``jaw`` and ``eyes``.
         """
         return params_by_name(self, values)
+
+
+def turn(rotation: Tensor) -> Tensor:
+    """The angle about y (N,) of rotations (N, 3, 3) taken as R_z · R_y · R_x, as FLAME chooses its contour."""
+    return torch.atan2(-rotation[:, 2, 0], (rotation[:, 0, 0] ** 2 + rotation[:, 1, 0] ** 2).sqrt())
 
 
 def params_by_name(head: HeadModel, values: Mapping[str, Any]) -> HeadParams:

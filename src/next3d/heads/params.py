@@ -219,7 +219,6 @@ class Motion:
         with atomic_path(Path(path).with_suffix(".npz")) as temporary:
             np.savez_compressed(
                 temporary,
-                allow_pickle=False,
                 format=np.int64(MOTION_FORMAT),
                 fps=np.float64(self.fps),
                 units=np.array(units),

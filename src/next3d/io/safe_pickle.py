@@ -570,27 +570,27 @@ def read_torch(path: str | Path, vocabulary: Vocabulary = TORCH) -> Any:
     return read_with(path, lambda stream: read_torch_stream(stream, vocabulary))
 
 
-def read_array(path: str | Path) -> Any:
-    """What an ``.npy`` file holds; one of objects (a pickled dictionary, as landmark files have) through the restricted
-    reader."""
+def read_array(path: str | Path, vocabulary: Vocabulary = NUMPY) -> Any:
+    """What an ``.npy`` file holds; one of objects (landmark files are pickled dictionaries) is read as a pickle is."""
+    return read_with(path, lambda stream: read_array_stream(stream.file, vocabulary))
 
-    def read(stream: Stream) -> Any:
-        try:
-            version = np.lib.format.read_magic(stream.file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = header(stream.file)
-        except Exception as error:  # whatever NumPy's parser of the header stumbles over
-            raise InputError(f"it is no .npy file, or damaged: {error}") from None
-        stream.position = stream.file.tell()
-        if dtype.hasobject:
-            if dtype != np.dtype(object):
-                raise InputError("a NumPy array of a compound type; only numbers, text and objects are read")
-            value = read_object(stream, NUMPY)
-            return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-        data = stream.read(checked_count(tuple(int(size) for size in shape)) * dtype.itemsize)
-        return np.frombuffer(bytearray(data), dtype).reshape(shape, order="F" if fortran else "C")
 
-    return read_with(path, read)
+def read_array_stream(file: BinaryIO, vocabulary: Vocabulary = NUMPY) -> Any:
+    """See :func:`read_array`."""
+    try:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(file)
+    except Exception as error:  # whatever NumPy's parser of the header stumbles over
+        raise InputError(f"it is no .npy file, or damaged: {error}") from None
+    stream = Stream(file)
+    if dtype.hasobject:
+        if dtype != np.dtype(object):
+            raise InputError("a NumPy array of a compound type; only numbers, text and objects are read")
+        value = read_object(stream, vocabulary)
+        return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    data = stream.read(checked_count(tuple(int(size) for size in shape)) * dtype.itemsize)
+    return np.frombuffer(bytearray(data), dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def read_with(path: str | Path, read: Callable[[Stream], Any]) -> Any:
