@@ -15,14 +15,15 @@ from torch.nn.functional import normalize
 
 from next3d.errors import InputError
 from next3d.geometry.cameras import FOCAL, PIVOT, RADIUS, Camera, pinhole
-from next3d.geometry.meshes import world_from_head
+from next3d.geometry.meshes import HEAD_SCALE, world_from_head
 from next3d.geometry.rotations import axis_angle_from_matrix, matrix_from_axis_angle
 from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams, smoothstep
 from next3d.tracking.correspondence import Correspondence, find_correspondence
-from next3d.tracking.least_squares import solve
+from next3d.tracking.least_squares import jacobian, solve
 
 NOISE = 2.0 / 512  # of a landmark, as a share of the crop; detector noise and model misfit together
+NEGATIVE = 8.0  # residual per unit of a named expression below zero
 BLOCKS = {"rotation": 3, "translation": 3, "jaw": 3, "expression": 50, "shape": 100}
 SIZE = sum(BLOCKS.values())
 
@@ -44,7 +45,7 @@ class Fit:
     Attributes:
         params: :class:`HeadParams` (N,), eyes zero (gaze is found afterwards, see :mod:`next3d.tracking.gaze`)
         camera: :class:`Camera` (N,) of the square crop
-        residual: (N,) root mean square distance of the visible landmarks, as a share of the crop's side
+        residual: (N,) root mean square of the visible landmarks' distances per coordinate, as a share of the crop
         state: (N, 159) the unknowns; the rotation relative to ``reference``
         reference: (N, 3, 3) world-to-camera rotation that the state's rotation follows
         information: (N, D, D) of the unknowns solved for last
@@ -97,6 +98,56 @@ class FaceFitter:
         points, _ = self.points.skinned(linear, matrix_from_axis_angle(pose))
         rotation = reference @ matrix_from_axis_angle(state[:, block("rotation")])
         return world_from_head(points) @ rotation.mT + state[:, None, block("translation")]
+
+    def derivatives(self, state: Tensor, reference: Tensor, shape: bool = True) -> Tensor:
+        """(N, P, 2, 159) derivatives of :meth:`landmarks` by the unknowns; those by the shape are zero on request.
+
+        Rotation, translation and jaw go through forward mode. The other 150 are blendshapes: a landmark moves by its
+        direction, turned as its skin is, plus the way in which the jaw's hinge moves along.
+        """
+        moving = block("expression").start
+
+        def pose(x: Tensor) -> Tensor:
+            return self.landmarks(torch.cat([x, state[:, moving:]], 1), reference).flatten(1)
+
+        rigid = jacobian(pose, state[:, :moving]).unflatten(1, (-1, 2))  # (N, P, 2, 9)
+        seen = self.camera_points(state, reference)
+        depth = seen[..., 2:].clamp_min(0.05)
+        turn = HEAD_SCALE * reference @ matrix_from_axis_angle(state[:, block("rotation")])  # (N, 3, 3)
+        projection = (
+            self.focal
+            / depth[..., None]
+            * (torch.nn.functional.pad(torch.eye(2), (0, 1)) - third_column(seen[..., :2] / depth))
+        )  # (N, P, 2, 3)
+        projection = projection @ turn[:, None]
+        jaw = matrix_from_axis_angle(state[:, block("jaw")])  # (N, 3, 3)
+        hinge = self.points.skin[2][:, None, None]  # (P, 1, 1)
+        swing = jaw - torch.eye(3)
+        skin = torch.eye(3) + hinge * swing[:, None]  # (N, P, 3, 3): only the jaw turns
+        count = 150 if shape else 50
+        basis = self.points.basis[150 - count : 150].unflatten(1, (3, -1))  # (K, 3, P)
+        linear = torch.einsum("npic,kcp->npik", projection @ skin, basis)
+        joints = self.points.joint_basis[150 - count : 150, 6:9]  # (K, 3): the jaw's
+        linear = linear - torch.einsum("npic,nck->npik", projection * hinge, swing @ joints.T)
+        if shape:
+            shapes, expressions = linear[..., :100], linear[..., 100:]
+        else:
+            shapes, expressions = linear.new_zeros(*linear.shape[:-1], 100), linear
+        if self.points.corrective_pairs is not None:
+            amount = state[:, block("expression")]
+            inside = ((amount > 0) & (amount < 1)).float()
+            amount = amount.clamp(0, 1)
+            first, second = self.points.corrective_pairs.T
+            extra = torch.einsum(
+                "npic,kcp->npik", projection @ skin, self.points.basis[186:].unflatten(1, (3, -1))
+            )  # (N, P, 2, K)
+            expressions = expressions.index_add(
+                -1, first, extra * (amount[:, second] * inside[:, first])[:, None, None]
+            )
+            expressions = expressions.index_add(
+                -1, second, extra * (amount[:, first] * inside[:, second])[:, None, None]
+            )
+        return torch.cat([rigid, expressions, shapes], -1)
 
     def project(self, points: Tensor) -> Tensor:
         return self.focal * points[..., :2] / points[..., 2:].clamp_min(0.05) + 0.5
@@ -160,10 +211,18 @@ class FaceFitter:
             full = fixed + x @ spread
             data = (self.landmarks(full, reference) - points) * scale
             expected = ((full - prior) * precision)[:, index]
-            below = (-full[:, block("expression")]).relu() * self.positive * 8
+            below = (-full[:, block("expression")]).relu() * self.positive * NEGATIVE
             return torch.cat([data.flatten(1), expected, below], 1)
 
-        solution = solve(residual, state[:, index], iterations=iterations)
+        def derivatives(x: Tensor) -> Tensor:
+            full = fixed + x @ spread
+            data = (self.derivatives(full, reference, "shape" in free) * scale[..., None]).flatten(1, 2)[..., index]
+            expected = torch.diag_embed(precision[:, index])
+            below = torch.diag_embed((full[:, block("expression")] < 0).float() * self.positive * -NEGATIVE)
+            below = torch.nn.functional.pad(below, (block("expression").start, BLOCKS["shape"]))[..., index]
+            return torch.cat([data, expected, below], 1)
+
+        solution = solve(residual, state[:, index], derivatives=derivatives, iterations=iterations)
         return fixed + solution.x @ spread, solution.information, index
 
     @torch.no_grad()
@@ -215,7 +274,7 @@ class FaceFitter:
         """Name the unknowns."""
         weights = self.weights(state, reference)
         squared = (self.landmarks(state, reference) - points).square().sum(-1)  # (N, P)
-        residual = ((squared * weights).sum(1) / weights.sum(1)).sqrt()
+        residual = ((squared * weights).sum(1) / weights.sum(1) / 2).sqrt()
         params = HeadParams(
             shape=state[:, block("shape")], expression=state[:, block("expression")], jaw=state[:, block("jaw")]
         )
@@ -239,6 +298,11 @@ class FaceFitter:
         total = (marginal - prior).sum(0) + prior
         # A fit's own prior pulled it towards zero; its data alone asks for marginal · shape.
         return torch.linalg.solve(total, (marginal @ shape[..., None]).sum(0)[:, 0])
+
+
+def third_column(ratio: Tensor) -> Tensor:
+    """x/z and y/z (N, P, 2) as the third column of a projection's derivative (N, P, 2, 3)."""
+    return torch.nn.functional.pad(ratio[..., None], (2, 0))
 
 
 def camera_from_pose(rotation: Tensor, translation: Tensor, focal: float) -> Camera:

@@ -39,6 +39,7 @@ def solve(
     residual: Callable[[Tensor], Tensor],
     x: Tensor,
     *,
+    derivatives: Callable[[Tensor], Tensor] | None = None,
     iterations: int = 15,
     damping: float = 1e-3,
     tolerance: float = 1e-4,
@@ -51,6 +52,7 @@ def solve(
     Args:
         residual: (N, D) → (N, M), row by row independent, differentiable by forward mode.
         x: (N, D), where to start.
+        derivatives: (N, D) → (N, M, D), where there is a quicker way than :func:`jacobian`.
         iterations: at least 1.
     """
     r = residual(x)
@@ -58,7 +60,7 @@ def solve(
     dampings = torch.full_like(cost, damping)
     information = x.new_zeros(0)
     for _ in range(iterations):
-        j = jacobian(residual, x)  # (N, M, D)
+        j = jacobian(residual, x) if derivatives is None else derivatives(x)  # (N, M, D)
         information = j.mT @ j
         gradient = (j.mT @ r[..., None])[..., 0]  # (N, D)
         diagonal = information.diagonal(dim1=-2, dim2=-1)
