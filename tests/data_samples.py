@@ -69,7 +69,7 @@ def tiny_head(seed: int = 0, rings: int = 12, around: int = 16) -> HeadModel:
             "parents": torch.tensor([-1, 0, 1, 1, 1]),
             "faces": faces,
             "uvs": torch.stack([theta / (2 * torch.pi), phi / torch.pi], -1).reshape(-1, 2),
-            "uv_faces": faces,
+            "uv_faces": faces.clone(),
             "face_mask": torch.ones(256, 256),
             "landmark_faces": chosen,
             "landmark_barycentric": third,

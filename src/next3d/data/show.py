@@ -128,7 +128,9 @@ def nice_range(low: float, high: float) -> tuple[float, float]:
     """A range with round ends around [low, high], symmetric if it crosses zero on both sides."""
     if low < 0 < high and min(-low, high) > 0.2 * max(-low, high):
         low, high = -max(-low, high), max(-low, high)
-    span = max(high - low, 1e-3)
+    if high - low < 1e-3:
+        low, high = low - 5e-4, high + 5e-4
+    span = high - low
     step = 10.0 ** np.floor(np.log10(span / 4))
     step = next(step * factor for factor in (1, 2, 2.5, 5, 10) if step * factor >= span / 4 * 0.999)
     return float(np.floor(low / step + 1e-6) * step), float(np.ceil(high / step - 1e-6) * step)

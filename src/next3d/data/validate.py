@@ -195,7 +195,7 @@ def _check_numbers(report: Report, names: list[str], numbers: np.ndarray | None)
     camera = Camera.from_label(torch.from_numpy(values[:, :25]))
     place, depth = camera.project(torch.zeros(len(values), 1, 3, dtype=torch.float64))
     seen = ((place[:, 0] > -0.5) & (place[:, 0] < 1.5)).all(1).numpy() & (depth[:, 0] > 0).numpy()
-    fine = (error <= ROTATION_ERROR) & ~focal_bad
+    fine = (error <= ROTATION_ERROR) & ~handed & ~focal_bad
     note("in view", ~seen & fine, lambda i: "the middle of the head is behind the camera or far outside the picture")
 
     for name in ("shape", "expression"):

@@ -1,0 +1,113 @@
+"""``next3d dataset …``: make, check, pack, convert and look at training pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import tyro
+
+from next3d.errors import InputError
+
+
+def validate(
+    path: tyro.conf.Positional[Path],
+    overlay: Path | None = None,
+    head: str = "builtin",
+    workers: int = os.cpu_count() or 2,
+) -> None:
+    """Check every row and picture of a dataset; exits with 2 and names the first offenders if anything is wrong.
+
+    Args:
+        path: the dataset folder, or a folder of packed shards.
+        overlay: also write a picture of the labelled meshes drawn over their photos (.png).
+        head: for the overlay, the head model of the dataset: "builtin", or your FLAME file or folder.
+        workers: threads that read and decode.
+    """
+    from next3d.data.validate import draw_overlay
+    from next3d.data.validate import validate as check
+    from next3d.heads import load_head
+    from next3d.io.files import check_writable
+
+    model = None
+    if overlay is not None:
+        check_writable(overlay)
+        model = load_head(head)
+    report = check(path, workers=workers)
+    print(report.table())
+    if overlay is not None and model is not None:
+        draw_overlay(path, overlay, model)
+        print(f"\nmeshes over pictures: {overlay}")
+    if not report.ok:
+        raise InputError(report.first())
+
+
+def pack(path: tyro.conf.Positional[Path], out: Path, per_shard: int = 1000, seed: int = 0) -> None:
+    """Pack a dataset folder into WebDataset tar shards, which stream from slow disks; training reads either.
+
+    Args:
+        path: the dataset folder.
+        out: the folder to write the shards into.
+        per_shard: samples in one shard.
+        seed: of the shuffle before packing.
+    """
+    from next3d.data.shards import pack as pack_shards
+
+    shards = pack_shards(path, out, per_shard=per_shard, seed=seed)
+    print(f"{out}: {len(shards)} shards, {sum(shard.stat().st_size for shard in shards) / 1e6:,.1f} MB")
+
+
+def import_(
+    source: tyro.conf.Positional[Path],
+    out: Path,
+    head: str = "builtin",
+    resolution: int | None = None,
+    limit: int | None = None,
+    workers: int = os.cpu_count() or 2,
+) -> None:
+    """Read EG3D folders and zips, or official Next3D folders (images512x512, meshes512x512, lms512x512).
+
+    Head parameters are fitted to the given meshes; cameras are taken from dataset.json. Run again, it resumes.
+
+    Args:
+        source: the folder or zip to read.
+        out: the dataset folder to write.
+        head: the head model that the meshes were made with: "builtin", or your FLAME file or folder.
+        resolution: of the result, for making pictures smaller; by default their own.
+        limit: take only the first so many pictures.
+        workers: threads that decode.
+    """
+    import numpy as np
+
+    from next3d.data.importers import import_dataset
+    from next3d.heads import load_head
+
+    report = import_dataset(source, out, load_head(head), resolution=resolution, limit=limit, workers=workers)
+    for note in report.notes:
+        print(f"note: {note}")
+    if report.skipped:
+        print(f"left out {len(report.skipped)} pictures; the first: {report.skipped[0]}")
+    if report.error is not None and len(report.error):
+        middle, worst = (1000 * float(value) for value in (np.median(report.error), report.error.max()))
+        print(f"fit to the {report.fitted}: median {middle:.3f} mm, worst {worst:.3f} mm")
+    print(f"{out}: {report.info.count:,} pictures of {report.info.resolution}×{report.info.resolution}")
+
+
+def show(
+    path: tyro.conf.Positional[Path], out: Path = Path("dataset.png"), count: int = 48, columns: int = 12, seed: int = 0
+) -> None:
+    """Write one picture of a dataset: a contact sheet, and histograms of yaw, pitch, roll, jaw and expression energy.
+
+    Args:
+        path: the dataset folder, or a folder of packed shards.
+        out: the picture to write.
+        count: samples on the sheet.
+        columns: samples in a row.
+        seed: which samples.
+    """
+    from next3d.data.show import show as draw
+    from next3d.io.files import check_writable
+
+    check_writable(out)
+    draw(path, out, count=count, columns=columns, seed=seed)
+    print(out)
