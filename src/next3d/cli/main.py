@@ -72,11 +72,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         import tyro
 
-        tyro.cli(
-            getattr(importlib.import_module(module), function),
-            args=argv[len(command.split()) :],
-            prog=f"next3d {command}",
-        )
+        run = getattr(importlib.import_module(module), function)
+        arguments, program = argv[len(command.split()) :], f"next3d {command}"
+        if getattr(run, "parses_itself", False):  # its defaults depend on other arguments
+            run(arguments, program)
+        else:
+            tyro.cli(run, args=arguments, prog=program)
     except InputError as error:
         fail(str(error))
     except KeyboardInterrupt:
