@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import tyro
-
 from next3d.errors import InputError
 
 
 def validate(
-    path: tyro.conf.Positional[Path],
+    path: Path,
+    /,
     overlay: Path | None = None,
     head: str = "builtin",
     workers: int = os.cpu_count() or 2,
@@ -42,7 +41,7 @@ def validate(
         raise InputError(report.first())
 
 
-def pack(path: tyro.conf.Positional[Path], out: Path, per_shard: int = 1000, seed: int = 0) -> None:
+def pack(path: Path, /, out: Path, per_shard: int = 1000, seed: int = 0) -> None:
     """Pack a dataset folder into WebDataset tar shards, which stream from slow disks; training reads either.
 
     Args:
@@ -58,7 +57,8 @@ def pack(path: tyro.conf.Positional[Path], out: Path, per_shard: int = 1000, see
 
 
 def import_(
-    source: tyro.conf.Positional[Path],
+    source: Path,
+    /,
     out: Path,
     head: str = "builtin",
     resolution: int | None = None,
@@ -93,9 +93,7 @@ def import_(
     print(f"{out}: {report.info.count:,} pictures of {report.info.resolution}×{report.info.resolution}")
 
 
-def show(
-    path: tyro.conf.Positional[Path], out: Path = Path("dataset.png"), count: int = 48, columns: int = 12, seed: int = 0
-) -> None:
+def show(path: Path, /, out: Path = Path("dataset.png"), count: int = 48, columns: int = 12, seed: int = 0) -> None:
     """Write one picture of a dataset: a contact sheet, and histograms of yaw, pitch, roll, jaw and expression energy.
 
     Args:
