@@ -1,7 +1,7 @@
 """A stand-in for released weights: every value follows from its tensor's name, so that none need to be stored.
 
-The rule of the golden values: a standard normal seeded by the CRC-32 of "seed:name"; mapping layers ×100 (their learning
-rate multiplier is 0.01), affine biases around 1, other biases, noise strengths and w averages ×0.1.
+The rule of the golden values: a standard normal seeded by the CRC-32 of "seed:name"; mapping layers ×100 (their
+learning rate multiplier is 0.01), affine biases around 1, other biases, noise strengths and w averages ×0.1.
 """
 
 from __future__ import annotations

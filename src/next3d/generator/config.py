@@ -117,6 +117,14 @@ class VolumeConfig:
 
 
 @dataclass(frozen=True)
+class BackgroundConfig(NetworkConfig):
+    """A picture behind the head instead of density in the volume; not in the paper, for data with such backgrounds."""
+
+    enabled: bool = False
+    resolution: int = 32
+
+
+@dataclass(frozen=True)
 class SuperresConfig:
     """From the rays' picture to the final one (§3.4)."""
 
@@ -143,6 +151,7 @@ class GeneratorConfig:
     mouth: MouthConfig = field(default_factory=MouthConfig)
     blending: BlendingConfig = field(default_factory=BlendingConfig)
     static: StaticConfig = field(default_factory=StaticConfig)
+    background: BackgroundConfig = field(default_factory=BackgroundConfig)
     volume: VolumeConfig = field(default_factory=VolumeConfig)
     superres: SuperresConfig = field(default_factory=SuperresConfig)
 
@@ -159,6 +168,8 @@ class GeneratorConfig:
             sizes.append(self.mouth.resolution)
         if self.has_blending_network:
             sizes.append(self.planes.front_resolution)
+        if self.background.enabled:
+            sizes.append(self.background.resolution)
         return 2 * (max(sizes).bit_length() - 2)
 
     @property
@@ -232,6 +243,7 @@ def check(config: GeneratorConfig) -> None:
         "planes.resolution": c.planes.resolution,
         "planes.front_resolution": c.planes.front_resolution,
         "static.resolution": c.static.resolution,
+        "background.resolution": c.background.resolution,
         "mouth.crop": c.mouth.crop,
         "mouth.final": c.mouth.final,
         "mouth.resolution": c.mouth.resolution,
@@ -243,6 +255,7 @@ def check(config: GeneratorConfig) -> None:
         if not is_power_of_two(value) or value < 4:
             raise InputError(f"the setting '{name}' must be a power of two of at least 4, got {value}")
     sections = [("texture", c.texture), ("static", c.static), ("mouth", c.mouth), ("blending", c.blending)]
+    sections.append(("background", c.background))
     positive: dict[str, float] = {
         "mapping.w_dim": c.mapping.w_dim,
         "mapping.layers": c.mapping.layers,

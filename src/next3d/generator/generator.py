@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from next3d.errors import InputError
+from next3d.generator.background import Background
+from next3d.generator.baked import Baked
 from next3d.generator.config import LABEL_SIZE, GeneratorConfig
 from next3d.generator.mapping import Mapping
 from next3d.generator.mouth import Blending, Mouth, mouth_box
 from next3d.generator.neural_texture import NeuralTexture
+from next3d.generator.pretrained import Pretrained
 from next3d.generator.static_planes import StaticPlanes
 from next3d.generator.superres import Superres
 from next3d.generator.texture_planes import DrawnPlanes, TexturePlanes
 from next3d.generator.volume import FieldSample, Volume, rays
 from next3d.geometry.meshes import Topology
-from next3d.nn.stylegan2 import Style
-
-Styles = list[list[Style]]
+from next3d.heads import HeadModel, load_head
+from next3d.nn.style import StyleTree, first_style, map_styles
 
 
 @dataclass
@@ -30,13 +33,15 @@ class Identity:
         texture: (N, C, T, T), the neural texture
         static: three static planes (N, C, R, R), or None
         mouth, blending, superres: the styles of these networks
+        background: (N, C, B, B) in about [0, 1], what rays see that meet nothing, or None
     """
 
     texture: Tensor | None
     static: tuple[Tensor, ...] | None
-    mouth: Styles | None
-    blending: Styles | None
-    superres: Styles
+    mouth: StyleTree | None
+    blending: StyleTree | None
+    superres: StyleTree
+    background: Tensor | None = None
 
 
 @dataclass
@@ -81,22 +86,23 @@ class Rendering:
     planes: Planes
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, Pretrained):
     """A latent and a head mesh become a picture.
 
     Args:
         config: every size and switch
         topology: faces, UVs and face mask of the head meshes; may be None if ``config.planes.enabled`` is False
 
-    ``mapping`` makes w vectors, ``synthesis`` pictures of them. Between the two, ``identity`` → ``planes`` →
-    ``render`` are the steps of synthesis, public so that several meshes can share an identity and several cameras can
-    share planes.
+    ``mapping`` (a module, called as a function) makes w vectors, ``synthesis`` pictures of them. ``identity``,
+    ``planes`` and ``render`` are the steps of synthesis, public so that several meshes can share an identity and several
+    cameras can share planes.
     """
 
     def __init__(self, config: GeneratorConfig, topology: Topology | None = None) -> None:
         super().__init__()
         self.config = config
-        self.mapping_network = Mapping(config)
+        self._head: tuple[HeadModel] | None = None
+        self.mapping = Mapping(config)
         if config.planes.enabled:
             if topology is None:
                 raise InputError("a generator with texture planes needs the topology of its head meshes")
@@ -108,6 +114,8 @@ class Generator(nn.Module):
             self.blending = Blending(config)
         if config.static.enabled:
             self.static_planes = StaticPlanes(config)
+        if config.background.enabled:
+            self.background = Background(config)
         self.volume = Volume(config)
         self.superres = Superres(config)
 
@@ -117,39 +125,35 @@ class Generator(nn.Module):
         return self.texture_planes.topology if self.config.planes.enabled else None
 
     @property
+    def head(self) -> HeadModel | None:
+        """The head model that drives this generator: the built-in one, or what :meth:`use_head` was given."""
+        if self._head is None and self.config.planes.enabled and self.config.head == "builtin":
+            self.use_head(load_head("builtin"))
+        return None if self._head is None else self._head[0].to(self.device)
+
+    def use_head(self, head: HeadModel) -> None:
+        """Drive this generator by ``head``, whose meshes must have the model's topology.
+
+        Raises:
+            InputError: for a head with another number of vertices or other faces
+        """
+        own = self.topology
+        if own is not None:
+            theirs = head.topology
+            if theirs.vertex_count != own.vertex_count or not torch.equal(theirs.faces.cpu(), own.faces.cpu()):
+                raise InputError(
+                    f"the head model '{head.name}' ({theirs.vertex_count} vertices, {len(theirs.faces)} faces) does "
+                    f"not have this generator's topology ({own.vertex_count} vertices, {len(own.faces)} faces)"
+                )
+        self._head = (head,)  # in a tuple, so that the head's tensors do not become the generator's
+
+    @property
     def device(self) -> torch.device:
         return self.volume.decoder[0].weight.device  # type: ignore[return-value]
 
-    def mapping(
-        self,
-        z: Tensor,
-        camera_label: Tensor | None = None,
-        truncation: float = 1.0,
-        truncation_cutoff: int | None = None,
-        *,
-        track_average: bool = False,
-    ) -> Tensor:
-        """Latents to w vectors.
-
-        Args:
-            z: (N, z_dim), standard normal
-            camera_label: (N, 25), the camera that looks and pose are correlated with; the frontal one for stable
-                identities. Ignored if the model is not conditioned on cameras.
-            truncation: 1 leaves w alone, 0 gives the mean face
-            truncation_cutoff: how many of the first w vectors are truncated; the static half if None (14 of 28 in the
-                released model)
-            track_average: update the running mean (training)
-
-        Returns:
-            ws (N, count, w_dim): the static half, then the texture half. Mixing styles is mixing along dim 1.
-        """
-        return self.mapping_network(
-            z, camera_label, truncation=truncation, truncation_cutoff=truncation_cutoff, track_average=track_average
-        )
-
     def identity(self, ws: Tensor, noise: str = "const") -> Identity:
         """Everything that depends on ws alone: texture, static planes, and the styles of the other networks."""
-        count = self.mapping_network.count
+        count = self.mapping.count
         if ws.ndim != 3 or ws.shape[1:] != (count, self.config.mapping.w_dim):
             raise InputError(f"ws must have shape (N, {count}, {self.config.mapping.w_dim}), got {tuple(ws.shape)}")
         c = self.config
@@ -159,6 +163,7 @@ class Generator(nn.Module):
             self.mouth.styles(ws, noise) if c.has_mouth_network else None,
             self.blending.styles(ws, noise) if c.has_blending_network else None,
             self.superres.styles(ws),
+            self.background(self.background.styles(ws, noise)) if c.background.enabled else None,
         )
 
     def planes(self, identity: Identity, vertices: Tensor | None, landmarks: Tensor | None) -> Planes:
@@ -189,7 +194,7 @@ class Generator(nn.Module):
         result.dynamic = tuple(planes)
         if identity.static is not None:
             triples = zip(planes, identity.static, drawn.alpha)
-            # under autocast the two may come in different precisions
+            # Under autocast the two may come in different precisions.
             planes = [torch.lerp(s.to(d), d, alpha.to(d)) for d, s, alpha in triples]
         result.blended = tuple(planes)
         return result
@@ -211,20 +216,20 @@ class Generator(nn.Module):
         *,
         sampling: str = "deterministic",
         normals: bool = False,
-        superres: Styles | None = None,
+        ray_resolution: int | None = None,
     ) -> Rendering:
         """Look at planes through cameras.
 
         Args:
             planes: of N heads
-            camera_label: (N, 25), or (N, K, 25) for K cameras a head; the pictures then come as N·K, head by head
+            camera_label: (N, 25), or (N, K, 25) for K cameras a head, whose pictures come as N·K, head by head
             sampling: "deterministic" or "stochastic" depths along the rays
             normals: also compute normals from the density's gradient
-            superres: styles of the super-resolution, if not those of ``planes.identity`` (needed for N > 1 with K > 1)
+            ray_resolution: rays along each side of the picture, if not the configured number
         """
         label = check_camera(camera_label, len(planes.blended[0]))  # (N, K, 25)
         field = self.volume.field(planes.blended)
-        resolution = self.config.volume.ray_resolution
+        resolution = ray_resolution or self.config.volume.ray_resolution
         origins, directions = rays(label, resolution)
         gathered = self.volume(field, origins, directions, sampling)
 
@@ -232,15 +237,19 @@ class Generator(nn.Module):
             """(N, K·r·r, C) → (N·K, C, r, r), stored channels-last."""
             return values.unflatten(1, (-1, resolution, resolution)).flatten(0, 1).permute(0, 3, 1, 2)
 
-        features = picture(gathered.features)
-        styles = planes.identity.superres if superres is None else superres
-        image = self.superres(features.to(_dtype(styles, features)), repeat(styles, label.shape[1]))
+        features, alpha = picture(gathered.features), picture(gathered.alpha)
+        if planes.identity.background is not None:
+            behind = repeat_rows(planes.identity.background, len(features)).to(features.dtype)
+            features = features + (1 - alpha) * 2 * fit(behind, resolution)
+        styles = map_styles(lambda style: style.repeat(label.shape[1]), planes.identity.superres)
+        some = first_style(styles)
+        image = self.superres(features.to(features.dtype if some is None else some.weight.dtype), styles)
         surface = origins + gathered.depth * directions
         return Rendering(
             image.to(features.dtype),
             features[:, :3],
             picture(gathered.depth),
-            picture(gathered.alpha),
+            alpha,
             picture(self.volume.normals(field, surface)) if normals else None,
             planes,
         )
@@ -255,6 +264,7 @@ class Generator(nn.Module):
         noise: str = "const",
         sampling: str = "deterministic",
         normals: bool = False,
+        ray_resolution: int | None = None,
     ) -> Rendering:
         """w vectors, cameras and head meshes to pictures.
 
@@ -266,12 +276,17 @@ class Generator(nn.Module):
             noise: "const", "random" or "none": the per-pixel noise of texture, planes and mouth
             sampling: "deterministic" or "stochastic" depths along the rays
             normals: also compute normals
+            ray_resolution: rays along each side of the picture, if not the configured number
 
         Raises:
             InputError: for wrong shapes, vertices of another topology, or numbers that are not finite
         """
         return self.render(
-            self.planes(self.identity(ws, noise), vertices, landmarks), camera_label, sampling=sampling, normals=normals
+            self.planes(self.identity(ws, noise), vertices, landmarks),
+            camera_label,
+            sampling=sampling,
+            normals=normals,
+            ray_resolution=ray_resolution,
         )
 
     def density(
@@ -293,22 +308,21 @@ class Generator(nn.Module):
             planes = self.planes(self.identity(ws), vertices, landmarks)
         return self.volume.field(planes.blended)(points)
 
-    def bake(self, ws: Tensor, dtype: torch.dtype = torch.float32):
-        """Compute once what one identity's frames share; see :class:`next3d.generator.baked.Baked`."""
-        from next3d.generator.baked import Baked
-
-        return Baked(self, ws, dtype)
+    def bake(self, ws: Tensor, dtype: torch.dtype = torch.float32, noise: str = "const") -> Baked:
+        """Compute once what all frames of one identity share, in ``dtype``; ws (1, count, w_dim)."""
+        return Baked(self, ws, dtype, noise)
 
 
-def repeat(styles: Styles, times: int) -> Styles:
-    """The styles of N latents for N·times pictures, latent by latent."""
-    if times == 1 or not styles or styles[0][0].input_scale is None:
-        return styles
-    return [[style.repeat(times) for style in block] for block in styles]
+def repeat_rows(values: Tensor, count: int) -> Tensor:
+    """N rows for ``count`` pictures, a multiple of N, row by row."""
+    return values if len(values) == count else values.repeat_interleave(count // len(values), 0)
 
 
-def _dtype(styles: Styles, features: Tensor) -> torch.dtype:
-    return styles[0][0].weight.dtype if styles else features.dtype
+def fit(picture: Tensor, resolution: int) -> Tensor:
+    """(N, C, B, B) resized to (N, C, resolution, resolution)."""
+    if picture.shape[-1] == resolution:
+        return picture
+    return F.interpolate(picture, (resolution, resolution), mode="bilinear", align_corners=False, antialias=True)
 
 
 def check_mesh(vertices: Tensor | None, landmarks: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -325,9 +339,9 @@ def check_mesh(vertices: Tensor | None, landmarks: Tensor | None) -> tuple[Tenso
 
 
 def check_camera(label: Tensor, count: int) -> Tensor:
-    """Camera labels (N, 25) or (N, K, 25) → (N, K, 25)."""
+    """Camera labels (N, 25) or (N, K, 25), or (K, 25) for one head → (N, K, 25)."""
     if label.ndim == 2:
-        label = label[:, None]
+        label = label[None] if count == 1 else label[:, None]
     if label.ndim != 3 or label.shape[-1] != LABEL_SIZE or len(label) != count:
         raise InputError(
             f"camera labels must have shape ({count}, {LABEL_SIZE}) or ({count}, K, {LABEL_SIZE}), got "

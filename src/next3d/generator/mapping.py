@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from next3d.generator.config import LABEL_SIZE, GeneratorConfig
@@ -28,20 +29,36 @@ class Mapping(nn.Module):
         self,
         z: Tensor,
         camera_label: Tensor | None = None,
-        *,
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
-        track_average: bool = False,
     ) -> Tensor:
-        """See :meth:`next3d.generator.generator.Generator.mapping`."""
+        """Latents to w vectors.
+
+        Args:
+            z: (N, z_dim), standard normal
+            camera_label: (N, 25), the camera that looks and pose are correlated with; the frontal one for stable
+                identities. Ignored if the model is not conditioned on cameras.
+            truncation: 1 leaves w alone, 0 gives the mean face
+            truncation_cutoff: how many of the first w vectors are truncated; the static half if None (14 of 28 in the
+                released model)
+
+        Returns:
+            ws (N, count, w_dim). Mixing styles is mixing along dim 1.
+        """
         label = None
         if self.network.label_dim and camera_label is not None:
             label = camera_label * self.camera_scale
-        w = self.network(z, label)  # (N, w_dim)
-        if track_average:
-            self.network.track_average(w)
-        ws = w[:, None].repeat(1, self.count, 1)
+        ws = self.network(z, label)[:, None].repeat(1, self.count, 1)
         if truncation != 1:
             cutoff = self.static_count if truncation_cutoff is None else truncation_cutoff
-            ws[:, :cutoff] = self.network.average.lerp(ws[:, :cutoff], truncation)
+            ws = torch.cat([self.network.average.lerp(ws[:, :cutoff], truncation), ws[:, cutoff:]], 1)
         return ws
+
+    @property
+    def average(self) -> Tensor:
+        """(w_dim,) the running mean of w."""
+        return self.network.average
+
+    def track_average(self, ws: Tensor, decay: float = 0.998) -> None:
+        """Move the running mean of w towards the mean of ws (…, w_dim)."""
+        self.network.track_average(ws.flatten(0, -2), decay)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from next3d.generator.config import GeneratorConfig
+from next3d.nn.style import StyleTree
 from next3d.nn.style_unet import StyleUNet
-from next3d.nn.stylegan2 import Style
 
 LIPS = slice(48, 60)  # the outer lip's landmarks in iBUG-68 order
 LEFT_CORNER, RIGHT_CORNER = 48, 54
@@ -111,11 +111,11 @@ class Mouth(nn.Module):
         self.crop_resolution = c.crop
         self.planes = c.planes
 
-    def styles(self, ws: Tensor, noise: str = "const") -> list[list[Style]]:
+    def styles(self, ws: Tensor, noise: str = "const") -> StyleTree:
         return self.network.styles(ws, noise)
 
     def forward(
-        self, planes: Sequence[Tensor], boxes: Sequence[Tensor], styles: list[list[Style]]
+        self, planes: Sequence[Tensor], boxes: Sequence[Tensor], styles: StyleTree
     ) -> tuple[list[Tensor], Tensor]:
         """Planes (N, C, R, R) and a box (N, 4) for each → the planes with the mouth, and the UNet's picture."""
         crops = [crop(plane, box, self.crop_resolution) for plane, box in zip(planes, boxes)]
@@ -141,8 +141,8 @@ class Blending(nn.Module):
             channel_max=c.channel_max,
         )
 
-    def styles(self, ws: Tensor, noise: str = "const") -> list[list[Style]]:
+    def styles(self, ws: Tensor, noise: str = "const") -> StyleTree:
         return self.network.styles(ws, noise)
 
-    def forward(self, front: Tensor, styles: list[list[Style]]) -> Tensor:
+    def forward(self, front: Tensor, styles: StyleTree) -> Tensor:
         return self.network(front, styles)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from next3d.generator.config import GeneratorConfig
-from next3d.nn.stylegan2 import Style, SynthesisNetwork
+from next3d.nn.style import StyleTree
+from next3d.nn.stylegan2 import SynthesisNetwork
 
 
 class NeuralTexture(nn.Module):
@@ -23,8 +24,8 @@ class NeuralTexture(nn.Module):
         )
         self.first = config.static_count
 
-    def styles(self, ws: Tensor, noise: str = "const") -> list[list[Style]]:
+    def styles(self, ws: Tensor, noise: str = "const") -> StyleTree:
         return self.network.styles(ws[:, self.first :], noise)
 
-    def forward(self, styles: list[list[Style]]) -> Tensor:
+    def forward(self, styles: StyleTree) -> Tensor:
         return self.network(styles)

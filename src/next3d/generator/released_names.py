@@ -11,7 +11,7 @@ MOUTH_FINAL, MOUTH_FUSIONS = 4, (4, 8, 16, 32)
 BLENDING_FINAL, BLENDING_FUSIONS = 32, (32, 64, 128)
 
 PREFIXES = {
-    "backbone.mapping.": "mapping_network.network.",
+    "backbone.mapping.": "mapping.network.",
     "texture_backbone.synthesis.": "neural_texture.network.",
     "backbone.synthesis.": "static_planes.network.",
     "mouth_backbone.synthesis.": "mouth.network.",

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from next3d.generator.config import GeneratorConfig
 from next3d.nn.resample import upsample
-from next3d.nn.stylegan2 import Style, SynthesisNetwork
+from next3d.nn.style import StyleTree
+from next3d.nn.stylegan2 import SynthesisNetwork
 
 
 class StaticPlanes(nn.Module):
@@ -27,10 +28,10 @@ class StaticPlanes(nn.Module):
         front = config.planes.front_resolution if config.planes.enabled else c.resolution
         self.resolutions = (front, side, side)
 
-    def styles(self, ws: Tensor, noise: str = "const") -> list[list[Style]]:
+    def styles(self, ws: Tensor, noise: str = "const") -> StyleTree:
         return self.network.styles(ws, noise)
 
-    def forward(self, styles: list[list[Style]]) -> tuple[Tensor, ...]:
+    def forward(self, styles: StyleTree) -> tuple[Tensor, ...]:
         planes = list(self.network(styles).split(self.channels, 1))
         for i, resolution in enumerate(self.resolutions):
             while planes[i].shape[-1] < resolution:

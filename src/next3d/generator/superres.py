@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from next3d.generator.config import GeneratorConfig
-from next3d.nn.stylegan2 import Style, SynthesisBlock
+from next3d.nn.style import StyleTree
+from next3d.nn.stylegan2 import SynthesisBlock
 
 
 class Superres(nn.Module):
@@ -26,12 +27,12 @@ class Superres(nn.Module):
         )
         self.last = config.static_count - 1
 
-    def styles(self, ws: Tensor) -> list[list[Style]]:
+    def styles(self, ws: Tensor) -> StyleTree:
         """ws (N, count, w_dim) → the styles of every block, all from the last static w."""
         w = ws[:, self.last]
         return [block.styles(iter([w, w, w]), "none") for block in self.blocks]  # type: ignore[operator]
 
-    def forward(self, features: Tensor, styles: list[list[Style]]) -> Tensor:
+    def forward(self, features: Tensor, styles: StyleTree) -> Tensor:
         if features.shape[-1] != self.input_resolution:
             size = (self.input_resolution, self.input_resolution)
             features = F.interpolate(features, size, mode="bilinear", align_corners=False, antialias=True)

@@ -170,7 +170,7 @@ class TexturePlanes(nn.Module):
         grid = attributes[..., :2].flatten(1, 2)  # (N, R·R, 2); off the mesh the texture's centre
         size = (resolution, resolution)
         # (N, C, R, R), stored channels-last as it is found
-        features = sampler([grid]).unflatten(1, size).permute(0, 3, 1, 2)
+        features = sampler([grid]).to(dtype).unflatten(1, size).permute(0, 3, 1, 2)
         mask = self._mask(mask_sampler, grid).unflatten(1, size)
         covered = fragments.mask
         drawn = covered * mask

@@ -72,7 +72,7 @@ class Volume(nn.Module):
         def at(points: Tensor) -> FieldSample:
             scaled = points * (2 / self.config.box_size)
             features = sampler([scaled[..., list(pair)] for pair in self.axes]) / len(self.axes)
-            return self.decode(features)
+            return self.decode(features.float())
 
         return at
 
@@ -184,7 +184,9 @@ def composite(sample: FieldSample, depths: Tensor) -> RayPicture:
     features = (shares[..., None, :] @ sample.rgb)[..., 0, :]  # (N, P, C)
     alpha = weights.sum(-1, keepdim=True)
     middle = 0.5 * (ordered[..., 1:] + ordered[..., :-1])
-    depth = (weights * middle).sum(-1, keepdim=True) / alpha
     # An empty ray has no depth: it is put at the far end.
-    depth = depth.nan_to_num(float("inf")).clamp(ordered.amin().detach(), ordered.amax().detach())
+    empty = alpha <= 0
+    depth = (weights * middle).sum(-1, keepdim=True) / torch.where(empty, 1.0, alpha)
+    nearest, farthest = ordered.amin().detach(), ordered.amax().detach()
+    depth = torch.where(empty, farthest, depth).clamp(nearest, farthest)
     return RayPicture(features * 2 - 1, depth, alpha)

@@ -8,24 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from next3d.nn.resample import blur, downsample
-
-SLOPE = 0.2  # of every leaky ReLU
-GAIN = math.sqrt(2)  # keeps the variance through a leaky ReLU
-
-
-def leaky_relu(x: Tensor) -> Tensor:
-    """√2 · leaky ReLU with slope 0.2."""
-    return F.leaky_relu(x, SLOPE) * GAIN
+from next3d.nn.style import GAIN, SLOPE, Style, channels_last
 
 
 class Linear(nn.Module):
     """y = act(x · Wᵀ · lr/√in + b · lr), (…, in) → (…, out).
 
     Args:
+        bias: initial value of the bias
         learning_rate: multiplier of the layer's effective learning rate
         activate: apply √2 · leaky ReLU
-        bias: initial value of the bias
     """
 
     def __init__(
@@ -46,7 +38,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, (self.weight * self.weight_gain).to(x.dtype), (self.bias * self.bias_gain).to(x.dtype))
-        return leaky_relu(y) if self.activate else y
+        return F.leaky_relu(y, SLOPE) * GAIN if self.activate else y
 
 
 class Conv(nn.Module):
@@ -71,20 +63,17 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.gain = 1 / math.sqrt(in_channels * kernel**2)
-        self.padding = kernel // 2
-        self.down = down
-        self.activate = activate
+        self.down, self.activate = down, activate
+
+    def style(self, scale: float = 1.0) -> Style:
+        """The convolution with its weights scaled; ``scale`` multiplies the result (residual branches use √½)."""
+        gain = scale * (GAIN if self.activate else 1.0)
+        return Style(
+            channels_last(self.weight * (self.gain * gain)),
+            None if self.bias is None else self.bias * gain,
+            resample=-1 if self.down else 0,
+            activate=self.activate,
+        )
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        """``scale`` multiplies the result (residual branches use √½)."""
-        # A leaky ReLU is positively homogeneous: its gain goes into weight and bias, where it costs nothing.
-        gain = scale * (GAIN if self.activate else 1.0)
-        weight = (self.weight * (self.gain * gain)).to(x.dtype).contiguous(memory_format=torch.channels_last)
-        bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
-        if not self.down:
-            x = F.conv2d(x, weight, bias, padding=self.padding)
-        elif self.padding == 0:
-            x = F.conv2d(downsample(x), weight, bias)
-        else:
-            x = F.conv2d(blur(x, (self.padding + 1, self.padding + 1)), weight, bias, stride=2)
-        return F.leaky_relu(x, SLOPE) if self.activate else x
+        return self.style(scale)(x)

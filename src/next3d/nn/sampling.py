@@ -22,18 +22,20 @@ class PlaneSampler:
 
     def __init__(self, planes: Sequence[Tensor], implementation: str = "auto") -> None:
         self.planes = list(planes)
-        self.dtype = planes[0].dtype
         self.compiled = implementation == "numba" or (implementation == "auto" and planes[0].device.type == "cpu")
         if self.compiled:
             self.planes = [plane.to(torch.float32, memory_format=torch.channels_last) for plane in planes]
 
     def __call__(self, grids: Sequence[Tensor]) -> Tensor:
-        """One grid (N, P, 2) for each plane, (column, row) in [−1, 1] → (N, P, C), the sum over the planes."""
+        """One grid (N, P, 2) for each plane, (column, row) in [−1, 1] → (N, P, C), the sum over the planes.
+
+        The compiled loops answer in float32, whatever the planes are.
+        """
         if self.compiled and not (torch.is_grad_enabled() and any(grid.requires_grad for grid in grids)):
             from next3d.nn.sampling_numba import SamplePlanes
 
-            return SamplePlanes.apply(tuple(grids), *self.planes).to(self.dtype)
-        return sample_planes(self.planes, grids).to(self.dtype)
+            return SamplePlanes.apply(tuple(grids), *self.planes)
+        return sample_planes(self.planes, grids)
 
 
 def sample_planes(planes: Sequence[Tensor], grids: Sequence[Tensor]) -> Tensor:

@@ -42,7 +42,7 @@ class SamplePlanes(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None | Tensor, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         incoming = _array(gradient)
         results = [torch.zeros(n, h, w, c) for (n, c, h, w), _ in ctx.shapes]
         arrays = [result.numpy() for result in results]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from next3d.nn.equalized import Conv
 from next3d.nn.resample import downsample
-from next3d.nn.stylegan2 import Style, SynthesisBlock, block_styles, channels_at
+from next3d.nn.style import Style, StyleTree, channels_last
+from next3d.nn.stylegan2 import SynthesisBlock, block_styles, channels_at
 
 
 class EncoderBlock(nn.Module):
@@ -21,11 +22,14 @@ class EncoderBlock(nn.Module):
         self.conv0 = Conv(channels, channels)
         self.conv1 = Conv(channels, out_channels, down=True)
 
-    def forward(self, picture: Tensor, x: Tensor | None) -> Tensor:
+    def styles(self) -> list[Style]:
+        return [self.from_picture.style(), self.conv0.style(), self.conv1.style()]
+
+    def forward(self, picture: Tensor, x: Tensor | None, styles: Sequence[Style]) -> Tensor:
         """Picture (N, C, r, r) and features (N, channels, r, r) or None → features (N, out_channels, r/2, r/2)."""
-        seen = self.from_picture(picture)
-        x = seen if x is None else x + seen
-        return self.conv1(self.conv0(x))
+        look, conv0, conv1 = styles
+        seen = look(picture)
+        return conv1(conv0(seen if x is None else x + seen))
 
 
 class StyleUNet(nn.Module):
@@ -74,26 +78,30 @@ class StyleUNet(nn.Module):
         )
         self.w_count = 2 * (resolution.bit_length() - 2)
 
-    def styles(self, ws: Tensor, noise: str = "const") -> list[list[Style]]:
-        """ws (N, w_count, w_dim) → the styles of the decoder's blocks."""
-        return block_styles(self.blocks, ws, noise)
+    def styles(self, ws: Tensor, noise: str = "const") -> dict[str, StyleTree]:
+        """ws (N, w_count, w_dim) → the styles of all convolutions; those of the encoder do not depend on ws."""
+        return {
+            "encoder": [block.styles() for block in self.encoder],  # type: ignore[operator]
+            "fusions": {name: fusion.style() for name, fusion in self.fusions.items()},  # type: ignore[operator]
+            "blocks": block_styles(self.blocks, ws, noise),
+        }
 
-    def forward(self, picture: Tensor, styles: Sequence[Sequence[Style]]) -> Tensor:
-        picture = picture.contiguous(memory_format=torch.channels_last)
+    def forward(self, picture: Tensor, styles: dict[str, StyleTree]) -> Tensor:
+        picture = channels_last(picture)
         seen: dict[int, Tensor] = {}  # the encoder's features by resolution
         x: Tensor | None = None
-        for i, block in enumerate(self.encoder):
+        for i, (block, of_block) in enumerate(zip(self.encoder, styles["encoder"])):
             if i:
                 picture = downsample(picture)
-            x = block(picture, x)
+            x = block(picture, x, of_block)
             seen[x.shape[-1]] = x
         assert x is not None
         result = None
-        for (name, block), of_block in zip(self.blocks.items(), styles):
+        for (name, block), of_block in zip(self.blocks.items(), styles["blocks"]):
             below = str(int(name) // 2)
             if below in self.fusions:
                 joined = x if result is None else torch.cat([x, seen[int(below)]], 1)
-                x = self.fusions[below](joined)
+                x = styles["fusions"][below](joined)
             x, result = block(x, result, of_block)
         assert result is not None
         return result

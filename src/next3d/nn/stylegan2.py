@@ -9,23 +9,19 @@ keeping those styles is what "baking" an avatar means. For a batch of latents th
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from next3d.errors import InputError
-from next3d.nn.equalized import GAIN, SLOPE, Linear
-from next3d.nn.resample import blur, upsample
+from next3d.nn.equalized import Linear
+from next3d.nn.resample import upsample
+from next3d.nn.style import GAIN, Style, channels_last
 
 NOISE_MODES = ("const", "random", "none")
-HALF_LIMIT = 256.0  # magnitude that activations are clamped to in float16, and only there
 
 
 def channels_at(resolution: int, base: int, maximum: int) -> int:
@@ -89,77 +85,6 @@ def _shape(x: Tensor | None) -> str:
     return "none" if x is None else str(tuple(x.shape))
 
 
-@dataclass
-class Style:
-    """One modulated convolution, ready to be applied.
-
-    Attributes:
-        weight: (out, in, k, k); (in, out, k, k) for the transposed convolution of an upsampling layer
-        bias: (out,)
-        input_scale: (N, in, 1, 1) or None where it is folded into ``weight``
-        output_scale: (N, out, 1, 1) or None where it is folded into ``weight`` or not needed
-        noise: (1, 1, H, W) to add, or None
-        random_noise: strength of noise that is drawn anew at each use, or None
-        up: double the resolution
-        activate: leaky ReLU, its gain already contained in the scales
-    """
-
-    weight: Tensor
-    bias: Tensor
-    input_scale: Tensor | None = None
-    output_scale: Tensor | None = None
-    noise: Tensor | None = None
-    random_noise: Tensor | None = None
-    up: bool = False
-    activate: bool = True
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) → (N, out, H′, W′)."""
-        if self.input_scale is not None:
-            x = x * self.input_scale.to(x.dtype)
-        last = self.output_scale is None and not self.up  # only then may the convolution add the bias itself
-        bias = self.bias.to(x.dtype)
-        weight = self.weight.to(x.dtype)
-        if self.up:
-            x = F.conv_transpose2d(x, weight, stride=2)  # (N, out, 2H + 1, 2W + 1)
-            x = blur(x, (1, 1), gain=4.0)  # (N, out, 2H, 2W)
-        else:
-            x = F.conv2d(x, weight, bias if last else None, padding=weight.shape[-1] // 2)
-        if self.output_scale is not None:
-            x = x * self.output_scale.to(x.dtype)
-        if not last:
-            x = x + bias[:, None, None]
-        if self.random_noise is not None:
-            x = x + torch.randn_like(x[:, :1]) * self.random_noise.to(x.dtype)
-        elif self.noise is not None:
-            x = x + self.noise.to(x.dtype)
-        if self.activate:
-            x = F.leaky_relu(x, SLOPE) if torch.is_grad_enabled() else F.leaky_relu_(x, SLOPE)
-        if x.dtype == torch.float16:
-            x = x.clamp(-HALF_LIMIT, HALF_LIMIT)
-        return x
-
-    def repeat(self, times: int) -> Style:
-        """The style of N latents for N·times pictures, latent by latent."""
-
-        def each(scale: Tensor | None) -> Tensor | None:
-            return None if scale is None else scale.repeat_interleave(times, 0)
-
-        return dataclasses.replace(self, input_scale=each(self.input_scale), output_scale=each(self.output_scale))
-
-    def to(self, *args, **kwargs) -> Style:
-        """Move or convert all tensors, as ``Tensor.to``, cut off from the graph."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = _layout(value.detach().to(*args, **kwargs))
-        return Style(**values)
-
-
-def _layout(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
 class ModulatedConv(nn.Module):
     """A convolution whose input channels are scaled by a style made of w, and whose output is normalised again.
 
@@ -216,11 +141,11 @@ class ModulatedConv(nn.Module):
         if self.up:
             weight = weight.transpose(0, 1)
         style = Style(
-            weight.contiguous(memory_format=torch.channels_last),
+            channels_last(weight),
             self.bias * gain,
             input_scale=None if folded else scale[..., None, None],
             output_scale=None if folded or norm is None else norm[..., None, None],
-            up=self.up,
+            resample=1 if self.up else 0,
             activate=self.activate,
         )
         if self.noise and noise == "const":
@@ -308,8 +233,7 @@ class SynthesisNetwork(nn.Module):
     def forward(self, styles: Sequence[Sequence[Style]]) -> Tensor:
         """The picture (N, channels, resolution, resolution)."""
         batch = max(1 if s.input_scale is None else len(s.input_scale) for s in styles[0])
-        x = self.const[None].expand(batch, -1, -1, -1).to(styles[0][0].weight.dtype)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = channels_last(self.const[None].expand(batch, -1, -1, -1).to(styles[0][0].weight.dtype))
         picture = None
         for block, of_block in zip(self.blocks.values(), styles):
             x, picture = block(x, picture, of_block)
