@@ -1,0 +1,76 @@
+"""The training objectives (paper, §3.6) and the terms of the reconstruction warm start."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating loss of the generator, softplus(−D(fake)); logits (N, 1) to a scalar (Eq. 1)."""
+    return F.softplus(-fake_logits).mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Logistic loss of the discriminator, softplus(D(fake)) + softplus(−D(real)); logits (N, 1) to a scalar (Eq. 1)."""
+    return F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
+
+
+def r1_penalty(real_logits: Tensor, *images: Tensor) -> Tensor:
+    """Per-sample squared gradient norm (N,) of the logits with respect to ``images``, each (N, C, H, W).
+
+    The caller multiplies by γ/2 (and by the interval, when lazy). The synthetic rendering is a condition, not an
+    image that a generator could have made, and is left out (NETWORK facts, 'Discriminator').
+    """
+    gradients = torch.autograd.grad(real_logits.sum(), images, create_graph=True)
+    return sum((g.square().sum((1, 2, 3)) for g in gradients), start=torch.zeros((), device=real_logits.device))
+
+
+def density_loss(sigma: Tensor, sigma_near: Tensor) -> Tensor:
+    """Mean |σ(x) − σ(x + ε)| over points and slightly moved copies, each (N, P, 1), to a scalar (Eq. 2)."""
+    return (sigma - sigma_near).abs().mean()
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (N, C, H, W), reflecting at the border; ``sigma`` in pixels, below 1/8 the identity."""
+    radius = int(min(round(sigma * 3), min(images.shape[-2:]) - 1))
+    if sigma < 0.125 or radius < 1:
+        return images
+    taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    taps = (-0.5 * (taps / sigma).square()).exp()
+    taps = (taps / taps.sum()).expand(images.shape[1], 1, -1)
+    images = F.pad(images, (radius,) * 4, mode="reflect")
+    images = F.conv2d(images, taps[:, :, None, :], groups=images.shape[1])
+    return F.conv2d(images, taps[:, :, :, None], groups=images.shape[1])
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of ``values`` (N, …) under weights of the same shape, picture by picture, then over the pictures.
+
+    Normalised by picture, a loss does not depend on which pictures happen to share a process.
+    """
+    return ((values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1e-6)).mean()
+
+
+def weighted_l1(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute error of (N, C, H, W) under weights (N, 1, H, W)."""
+    return weighted_mean((prediction - target).abs().mean(1, keepdim=True), weight)
+
+
+def gradient_l1(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted absolute error of the horizontal and vertical differences: the loss that sees edges."""
+    difference = prediction - target
+    across = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean(1, keepdim=True)
+    down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean(1, keepdim=True)
+    return (weighted_mean(across, weight[..., :, 1:]) + weighted_mean(down, weight[..., 1:, :])) / 2
+
+
+def silhouette_loss(alpha: Tensor, solid: Tensor) -> Tensor:
+    """Binary cross-entropy between ray opacity (N, 1, H, W) in [0, 1] and the true silhouette of the same shape."""
+    return F.binary_cross_entropy(alpha.float().clamp(1e-4, 1 - 1e-4), solid.float())
+
+
+def depth_l1(depth: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+    """Mean absolute error of depth (N, 1, H, W), world units, where ``inside`` is 1."""
+    return weighted_mean((depth - target).abs(), inside)

@@ -1,0 +1,87 @@
+"""Published and tested training setups, one for each generator preset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from next3d.discriminator import DiscriminatorConfig
+from next3d.errors import InputError
+from next3d.generator.presets import preset as generator_preset
+from next3d.training.config import AdversarialConfig, EmaConfig, ReconstructConfig, TrainingConfig
+
+
+def ffhq512() -> TrainingConfig:
+    """The paper: FFHQ at 512², 64² rays, batch 32; about 4 days on 4 RTX 3090 (published)."""
+    return TrainingConfig(generator=generator_preset("ffhq512"))
+
+
+def ffhq256() -> TrainingConfig:
+    """The paper at 256²; R1's weight follows the picture's area."""
+    return TrainingConfig(
+        generator=generator_preset("ffhq256"),
+        discriminator=DiscriminatorConfig(resolution=256),
+        adversarial=AdversarialConfig(r1_gamma=1.0),
+    )
+
+
+def ffhq512_light() -> TrainingConfig:
+    """A quarter of the channels, for real-time use."""
+    return TrainingConfig(generator=generator_preset("ffhq512-light"))
+
+
+def synthetic128() -> TrainingConfig:
+    """The bundled model's: pictures of ``next3d dataset synthesize --aux`` at 128², trainable on a CPU."""
+    return TrainingConfig(
+        generator=generator_preset("synthetic128"),
+        discriminator=DiscriminatorConfig(resolution=128, channel_base=4096, channel_max=256),
+        adversarial=AdversarialConfig(
+            r1_gamma=1.0, blur_sigma=2.5, blur_fade_images=20_000, swap_probability_start=0.0, swap_probability=0.0
+        ),
+        ema=EmaConfig(half_life_images=4000),
+        reconstruct=ReconstructConfig(views=4),
+        total_steps=8000,
+        batch=16,
+        mirror=False,
+        checkpoint_every=250,
+        sample_every=250,
+        log_every=25,
+        precision="bf16-mixed",
+    )
+
+
+def tiny() -> TrainingConfig:
+    """Seconds on one core: for tests."""
+    return TrainingConfig(
+        generator=generator_preset("tiny"),
+        discriminator=DiscriminatorConfig(
+            resolution=generator_preset("tiny").superres.resolution,
+            channel_base=256,
+            channel_max=16,
+            minibatch_group=2,
+            mapping_layers=2,
+        ),
+        adversarial=AdversarialConfig(density_points=64, blur_fade_images=1000, swap_fade_images=1000),
+        reconstruct=ReconstructConfig(pixels=64, picture_pixels=32),
+        total_steps=20,
+        batch=4,
+        workers=0,
+        checkpoint_every=10,
+        sample_every=1000,
+        log_every=1,
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainingConfig]] = {
+    "ffhq512": ffhq512,
+    "ffhq256": ffhq256,
+    "ffhq512-light": ffhq512_light,
+    "synthetic128": synthetic128,
+    "tiny": tiny,
+}
+
+
+def preset(name: str) -> TrainingConfig:
+    """The training setup of that name; an unknown one raises :class:`InputError`."""
+    if name not in PRESETS:
+        raise InputError(f"there is no training preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()
