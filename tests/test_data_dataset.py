@@ -106,7 +106,7 @@ def test_split_shares_are_as_promised():
     assert split_of(5) == split_of("5")
 
 
-def test_batch_has_what_the_trainer_needs(folder):
+def test_batch_has_what_the_trainer_needs(folder, shards):
     batch = next(make_loader(Dataset(folder, columns=["identity", "latent"]), 6, workers=0))
     assert batch.image.shape == (6, 3, 32, 32)
     assert batch.image.dtype == torch.uint8
@@ -117,6 +117,10 @@ def test_batch_has_what_the_trainer_needs(folder):
     assert batch.row["latent"].shape == (6, 4)
     assert batch.row["identity"].dtype == torch.int64
     assert set(batch.row) == {"identity", "latent"}
+    for path in (folder, shards):
+        assert set(open_dataset(path, columns=["identity"])[0].row) == {"identity"}
+        with pytest.raises(InputError, match=r"no column \['age'\]"):
+            open_dataset(path, columns=["age"])
     same = torch.stack([Dataset(folder)[int(i)].image for i in batch.index])
     assert torch.equal(batch.image, same)
 

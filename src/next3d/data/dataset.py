@@ -355,15 +355,14 @@ def fixed_width(column, name: str, width: int) -> np.ndarray:
 
 def column_values(column) -> Any:
     """A numpy array for numbers and for lists of numbers of one length, a list for anything else."""
-    types = require("pyarrow", "train").types
+    types, compute = require("pyarrow", "train").types, require("pyarrow.compute", "train")
     kind = column.type
     if column.null_count == 0 and (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
         return column.to_numpy()
-    if hasattr(kind, "value_type") and types.is_floating(kind.value_type):
-        values = column.to_pylist()
-        if values and all(value is not None and len(value) == len(values[0]) for value in values):
-            return fixed_width(column, "", len(values[0]))
-        return values
+    if hasattr(kind, "value_type") and types.is_floating(kind.value_type) and column.null_count == 0 and len(column):
+        lengths = compute.min_max(compute.list_value_length(column)).as_py()
+        if lengths["min"] == lengths["max"] > 0:
+            return fixed_width(column, "", lengths["min"])
     return column.to_pylist()
 
 

@@ -121,10 +121,15 @@ class ShardDataset(PictureDataset):
             )
         self.shards = list(chosen)
         self._starts: list[int] = [0, *accumulate(chosen.values())]
-        self._columns = None if columns is None else set(columns)
+        self._columns: set[str] | None = None
         self._members = ["png", "npy", "json", *(f"{name}.png" for name in self.aux)]
         self._index: dict[int, tuple[list[str], np.ndarray]] = {}
         self._open: OrderedDict[int, mmap.mmap] = OrderedDict()
+        if columns is not None and len(self):
+            present = self._read(0)[3].keys()
+            if absent := sorted(set(columns) - present):
+                raise InputError(f"{path} has no column {absent}; it has {list(present)}")
+            self._columns = set(columns)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict()}
