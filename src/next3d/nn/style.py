@@ -55,19 +55,19 @@ class Style:
             x = x * self.input_scale.to(x.dtype)
         weight = self.weight.to(x.dtype)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        late_bias = bias is not None and (self.output_scale is not None or self.resample > 0)
-        x = self._convolve(x, weight, None if late_bias else bias)
+        late_bias = bias if self.output_scale is not None else None
+        x = self._convolve(x, weight, None if late_bias is not None else bias)
         if self.output_scale is not None:
             x = x * self.output_scale.to(x.dtype)
-        if late_bias:
-            assert bias is not None
-            x = x + bias[:, None, None]
+        # In place from here: a picture's memory costs more to get than to write.
+        if late_bias is not None:
+            x += late_bias[:, None, None]
         if self.random_noise is not None:
-            x = x + torch.randn_like(x[:, :1]) * self.random_noise.to(x.dtype)
+            x += torch.randn_like(x[:, :1]) * self.random_noise.to(x.dtype)
         elif self.noise is not None:
-            x = x + self.noise.to(x.dtype)
+            x += self.noise.to(x.dtype)
         if self.activate:
-            x = F.leaky_relu(x, SLOPE) if torch.is_grad_enabled() else F.leaky_relu_(x, SLOPE)
+            x = F.leaky_relu_(x, SLOPE)
         if x.dtype == torch.float16:
             x = x.clamp(-HALF_LIMIT, HALF_LIMIT)
         return x
@@ -76,7 +76,7 @@ class Style:
         padding = weight.shape[-1] // 2
         if self.resample > 0:
             x = F.conv_transpose2d(x, weight, stride=2)  # (N, out, 2H + 1, 2W + 1)
-            return blur(x, (1, 1), gain=4.0)  # (N, out, 2H, 2W)
+            return blur(x, (1, 1), gain=4.0, bias=bias)  # (N, out, 2H, 2W)
         if self.resample == 0:
             return F.conv2d(x, weight, bias, padding=padding)
         if padding == 0:

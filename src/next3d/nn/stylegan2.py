@@ -131,13 +131,12 @@ class ModulatedConv(nn.Module):
             scale = scale / math.sqrt(weight[0].numel())
         norm = None
         if self.demodulate:
-            squares = weight.square().sum((2, 3))  # (out, in)
+            squares = torch.linalg.vector_norm(weight, dim=(2, 3)).square()  # (out, in)
             norm = (scale.square() @ squares.t() + 1e-8).rsqrt() * gain  # (N, out)
         folded = len(w) == 1
         if folded:
-            weight = weight * scale[0, :, None, None]
-            if norm is not None:
-                weight = weight * norm[0, :, None, None, None]
+            factor = scale if norm is None else norm[0, :, None] * scale  # (1 or out, in)
+            weight = weight * factor[..., None, None]
         if self.up:
             weight = weight.transpose(0, 1)
         style = Style(
