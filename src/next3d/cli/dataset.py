@@ -8,6 +8,54 @@ from pathlib import Path
 from next3d.errors import InputError
 
 
+def synthesize(
+    out: Path,
+    count: int = 10_000,
+    resolution: int = 128,
+    seed: int = 0,
+    workers: int = os.cpu_count() or 2,
+    aux: bool = False,
+    cameras: int = 1,
+    bias: float = 0.0,
+    neck: float = 0.0,
+    free_light: bool = False,
+    head: str = "builtin",
+) -> None:
+    """Render training pictures of people who do not exist, with exact labels.
+
+    Killed or interrupted, it goes on where it was when run again; run with a larger count, it adds pictures.
+
+    Args:
+        out: the dataset folder to write.
+        count: number of pictures.
+        resolution: pixels along each side.
+        seed: of everything; the same seed gives the same pictures, whatever the count and the workers.
+        workers: processes.
+        aux: also write depth, normals and part masks.
+        cameras: pictures of each person, each with its own expression and camera.
+        bias: 0 to 1, how strongly expressions follow from the camera, as they do in photos of faces; 0 is not at all.
+        neck: standard deviation of the neck's turn, in degrees.
+        free_light: draw the light for each picture; by default it belongs to the person.
+        head: the head model to draw people on.
+    """
+    from next3d.data.synthesis import synthesize as make
+
+    info = make(
+        out,
+        count,
+        resolution,
+        seed,
+        workers=workers,
+        aux=aux,
+        cameras=cameras,
+        bias=bias,
+        neck=neck,
+        free_light=free_light,
+        head=head,
+    )
+    print(f"{out}: {info.count:,} pictures of {info.resolution}×{info.resolution}")
+
+
 def validate(
     path: Path,
     /,
