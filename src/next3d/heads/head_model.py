@@ -434,7 +434,8 @@ class HeadModel(SkinnedPoints):
     def params(self, **values: Any) -> HeadParams:
         """Parameters by name: ``head.params(mouthSmileLeft=1.0, jawOpen=0.3, yaw=0.2)``.
 
-        Names are those of the shape and expression directions, ARKit's names, and ``neck``, ``jaw`` and ``eyes``.
+        Names are ARKit's, those of the expression and shape directions (``shape.NAME`` where an expression has the same
+        name), and ``neck``, ``jaw`` and ``eyes``.
         """
         return params_by_name(self, values)
 
@@ -456,8 +457,8 @@ def params_by_name(head: HeadModel, values: Mapping[str, Any]) -> HeadParams:
             arkit[name] = value
         elif name in head.expression_names:
             expression[head.expression_names.index(name)] = float(value)
-        elif name in head.shape_names:
-            shape[head.shape_names.index(name)] = float(value)
+        elif name.removeprefix("shape.") in head.shape_names:
+            shape[head.shape_names.index(name.removeprefix("shape."))] = float(value)
         else:
             known = [*LENGTHS, *ARKIT_NAMES, *head.expression_names, *head.shape_names]
             close = difflib.get_close_matches(name, known, 3)
