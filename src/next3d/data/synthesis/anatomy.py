@@ -35,12 +35,14 @@ class Texels:
 
     Attributes:
         position: (H, W, 3) metres, on the mean head
-        part: (H, W) 0 skin, 1 left eyeball, 2 right eyeball, 3 inside of the mouth
+        eyeball: (H, W) 1 on the left eyeball, 2 on the right, 0 on skin
+        behind_lips: (H, W) centimetres behind the lips, on the inside of the mouth
         inside: (H, W) bool, True on the islands
     """
 
     position: np.ndarray
-    part: np.ndarray
+    eyeball: np.ndarray
+    behind_lips: np.ndarray
     inside: np.ndarray
 
 
@@ -105,8 +107,8 @@ class Anatomy:
         return self.joints[3:5]
 
     @cached_property
-    def inner_mouth(self) -> np.ndarray:
-        """(V,) bool: skin near the mouth that lies more than 3 mm behind what is seen from the front."""
+    def behind_lips(self) -> np.ndarray:
+        """(V,) centimetres by which skin near the mouth lies behind what is seen from the front, 0 elsewhere."""
         points, lips, cm = self.vertices, self.landmarks[list(OUTER_LIPS)], self.unit
         low, high = lips.min(0), lips.max(0)
         near = (np.abs(points[:, 0]) < high[0] + 0.6 * cm) & (points[:, 1] > low[1] - 2 * cm)
@@ -115,7 +117,12 @@ class Anatomy:
         screen = np.stack([points[:, 0] * scale, -points[:, 1] * scale, -points[:, 2]], 1)
         front = rasterize(torch.from_numpy(screen)[None], torch.from_numpy(self.head_faces), 512).depth[0].numpy()
         column, row = ((screen[:, :2] + 1) * 256).astype(int).clip(0, 511).T
-        return near & (screen[:, 2] > front[row, column] + 0.3 * cm)
+        return np.where(near, np.maximum(screen[:, 2] - front[row, column], 0) / cm, 0).astype(np.float32)
+
+    @cached_property
+    def inner_mouth(self) -> np.ndarray:
+        """(V,) bool: skin near the mouth that lies more than 3 mm behind what is seen from the front."""
+        return self.behind_lips > 0.3
 
     @cached_property
     def ear(self) -> np.ndarray:
@@ -162,9 +169,8 @@ class Anatomy:
         corners = self.head_faces[face]  # (H, W, 3)
         position = np.einsum("hwkc,hwk->hwc", self.vertices[corners], weights).astype(np.float32)
         first = corners[..., 0]
-        mouth = (self.inner_mouth[corners] * weights).sum(-1) > 0.5
-        part = np.where(mouth, 3, self.eyeball[first]).astype(np.uint8)
-        return Texels(position, part, inside)
+        behind = (self.behind_lips[corners] * weights).sum(-1).astype(np.float32)
+        return Texels(position, self.eyeball[first], behind, inside)
 
 
 @cache

@@ -10,14 +10,20 @@ from next3d.data.synthesis.noise import hashed
 from next3d.data.synthesis.skin import smoothstep
 
 
+def muted(srgb: np.ndarray) -> np.ndarray:
+    """A wall's version of a colour: greens and magentas, rare on walls, are greyed."""
+    grey = 0.55 * np.clip(2.2 * abs(srgb[1] - 0.5 * (srgb[0] + srgb[2])), 0, 1)
+    return srgb + grey * (srgb.mean() - srgb)
+
+
 def paint_background(who: Identity, resolution: int) -> np.ndarray:
     """(R, R, 3) float32 linear RGB. The picture's plane is all it knows: it does not move with the camera."""
     centres = (np.arange(resolution) + 0.5) / resolution
     v, u = np.meshgrid(centres, centres, indexing="ij")
     hue, light = who.quantile("background_hue"), who.quantile("background_lightness")
-    base = from_hue(hue, 0.42, 0.25 + 0.6 * light)
-    other = from_hue((hue + 0.08 + 0.2 * light) % 1, 0.30, min(0.95, 0.42 + 0.6 * light))
-    dark = from_hue((hue + 0.95) % 1, 0.45, 0.12 + 0.35 * light)
+    base = muted(from_hue(hue, 0.34, 0.25 + 0.6 * light))
+    other = muted(from_hue((hue + 0.06 + 0.1 * light) % 1, 0.24, min(0.95, 0.42 + 0.6 * light)))
+    dark = muted(from_hue((hue + 0.95) % 1, 0.40, 0.12 + 0.35 * light))
     kind = who.background
     if kind == "plain":
         image = base + (other - base) * 0.5 * np.exp(-((u - 0.5) ** 2 + (v - 0.4) ** 2) / 0.18)[..., None]

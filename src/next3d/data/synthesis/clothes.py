@@ -54,8 +54,7 @@ def clothes(face: Anatomy, who: Identity, vertices: np.ndarray) -> list[Part]:
     skin_rows = [loop(0.7 * front - 1.5 * back - 2.0 + 0 * turn, -0.3, -0.3)]
     body = 0.7 * front - 1.5 * back
     for fall, wide, long, shift in TORSO[:8]:
-        sag = np.where(azimuth < 60, 1.0, 1.0)
-        skin_rows.append(loop(body + 0.2 + fall * sag, 0.2 + wide, 0.1 + long, shift))
+        skin_rows.append(loop(body + 0.9 + fall, wide - 0.3, long - 0.5, shift))
     skin = np.stack(skin_rows)
     parts.append(Part.of(skin.reshape(-1, 3), grid_faces(len(skin_rows), COLUMNS, True), who.skin, gloss=0.2,
                          material=FLESH, label=SKIN, bone=ROOT))  # fmt: skip

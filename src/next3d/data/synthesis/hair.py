@@ -64,7 +64,9 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     down = np.array([0.0, -1.0, 0.0])
     layer = (0.25 + 0.9 * random[0] * volume) * cm
     wave = max(0.0, q("hair_wave") - 0.45) / 0.55
-    curl, turns = np.full(count, 0.45 * wave * cm), np.full(count, 1.2 + 1.6 * wave)
+    curl, turns = np.zeros(count), np.full(count, 0.7 + 1.2 * wave)
+    swing = np.full(count, 0.30 * wave * cm)
+    guard = None
     width = (0.62 + 0.22 * random[1]) * cm
     gravity = np.full(count, 0.35)
     lift = np.full(count, 0.25)
@@ -100,21 +102,22 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
         lift, gravity = 0.22 + 0.3 * top, 0.55 + 0 * x
         steps = 10
     elif style_name in ("bob", "long"):
-        reach = (12.5 + 3.0 * long) if style_name == "bob" else (19.0 + 8.0 * long)
-        comb = unit(parted + down * 0.5)
-        length = np.maximum(y + reach - 4.5, 4.0) * (0.93 + 0.14 * random[2])
-        lift, gravity = 0.30 + 0.25 * top, 0.9 + 0 * x
-        layer = layer * 1.1 + 0.25 * cm
-        width = 1.2 * width
+        reach = (11.0 + 3.0 * long) if style_name == "bob" else (17.0 + 8.0 * long)
+        sweep = smoothstep(3.0, 6.0, z)
+        comb = unit(parted + down * (0.5 - 0.5 * sweep)[:, None] + sweep[:, None] * np.stack([0.9 * part_side, 0.2 + 0 * x, -0.1 + 0 * x], 1))
+        length = np.maximum(y + reach - 3.5, 4.0) * (0.94 + 0.12 * random[2])
+        lift, gravity = 0.25 + 0.3 * top, 1.3 + 0 * x
+        layer = layer * 1.15 + 0.2 * cm
+        width = 1.45 * width
         steps = 13
-        # what starts over the forehead is swept to the side of the face
-        sweep = smoothstep(4.0, 6.0, z)[:, None]
-        comb = unit(comb + sweep * np.stack([1.3 * part_side, 0.3 + 0 * x, -0.2 + 0 * x], 1))
-        curl = curl * 1.7
+        guard = 46 + 22 * random[4]
+        swing = (1.6 if style_name == "long" else 1.0) * swing
+        turns = turns * (1.6 if style_name == "long" else 1.0)
     elif style_name == "curly":
         comb = unit(away + 0.4 * np.stack([random[3] - 0.5, random[4] - 0.5, random[5] - 0.5], 1) * 2)
         length = (3.2 + 3.5 * long) * (0.8 + 0.4 * random[2]) * (0.65 + 0.35 * smoothstep(-2, 4, y))
         lift, gravity = 1.3 + 0 * x, 0.05 + 0 * x
+        swing = 0 * swing
         curl, turns = (0.42 + 0.2 * wave) * cm + 0 * x, 2.0 + 0.8 * random[3]
         width = 0.42 * width + 0.16 * cm
         steps = 13
@@ -123,7 +126,7 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
         comb = unit(knot - at)
         length = np.linalg.norm(knot - at, axis=1) * 0.98
         lift, layer, gravity = 0.05 + 0 * x, 0.45 * layer, 0 * x
-        curl, steps = 0 * x, 10
+        swing, steps = 0 * swing, 10
     if who.hat in ("beanie", "cap", "brim"):
         flat = smoothstep(1.5, 4.0, y)
         layer, lift = layer * (1 - flat) + 0.12 * cm * flat, lift * (1 - flat)
@@ -131,7 +134,7 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
         length = np.where(
             flat > 0.5, np.minimum(length, np.maximum(y + 3, 2) if style_name == "crop" else length), length
         )
-    style = Style(comb, length * cm, lift, gravity, width, layer, curl, turns)
+    style = Style(comb, length * cm, lift, gravity, width, layer, curl, turns, swing, guard)
     path, outward = grow(vertices[roots], normals[roots], style, hull, steps, seed=3)
     gloss = 0.55 - 0.25 * (style_name == "curly")
     parts = [ribbons(path, outward, width, who.hair_colour, gloss=gloss, seed=3)]

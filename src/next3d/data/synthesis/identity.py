@@ -151,8 +151,8 @@ class Identity:
                 np.array([0.80, 0.79, 0.78]) * (1 - 0.35 * q["hair_darkness"]) - hair
             )
             brow = brow + 0.5 * grey * (np.array([0.55, 0.54, 0.53]) - brow)
-        if q["hair_dye"] > 0.94:
-            hair = from_hue((0.55 + 7 * (q["hair_dye"] - 0.94)) % 1, 0.55, 0.62)
+        if q["hair_dye"] > 0.965:
+            hair = 0.7 * from_hue((0.5 + 20 * (q["hair_dye"] - 0.965)) % 1, 0.50, 0.62) + 0.3 * hair
         iris = ramp(EYE_COLOURS, q["eye_hue"] ** 1.25) * (1 + 0.16 * np.tanh(axis["eye_lightness"]))
         return Identity(
             axis=axis,

@@ -73,7 +73,9 @@ class Style:
         width: half-width of the ribbon
         layer: clearance above the skin
         curl: radius of the curl
-        turns: of the curl over the lock
+        turns: of the curl or wave over the lock
+        wave: how far the lock swings from side to side
+        guard: degrees around the skull, from the front, that hang free of hair below the brows
     """
 
     comb: np.ndarray
@@ -84,6 +86,8 @@ class Style:
     layer: np.ndarray
     curl: np.ndarray
     turns: np.ndarray
+    wave: np.ndarray | None = None
+    guard: np.ndarray | None = None
 
 
 def grow(
@@ -105,6 +109,8 @@ def grow(
         direction = unit(flow * (1 - pull) + down * pull + out * (style.lift * (1 - 0.75 * t))[:, None])
         point = point + direction * step
         if hull is not None:
+            if style.guard is not None:
+                point = _around_face(point, hull.centre, style.guard)
             point = hull.push_out(point, style.layer * min(1, 2.2 * t))
             direction = unit(point - path[:, s - 1])
             out = unit(point - hull.centre)
@@ -117,6 +123,11 @@ def grow(
     else:
         outward = np.broadcast_to(normals[:, None], path.shape)
     outward = unit(outward - (outward * along).sum(-1, keepdims=True) * along)
+    if style.wave is not None and (style.wave > 0).any():
+        t = np.linspace(0, 1, steps)
+        turn = 2 * np.pi * (style.turns[:, None] * t + 0.35 * hashed(ids, seed, 6)[:, None])
+        swing = style.wave[:, None] * np.minimum(1, 1.6 * t) * np.sin(turn)
+        path = path + swing[..., None] * (np.cross(along, outward) + 0.5 * outward)
     if (style.curl > 0).any():
         side = np.cross(along, outward)
         phase = 2 * np.pi * hashed(ids, seed, 5)[:, None]
@@ -124,6 +135,17 @@ def grow(
         radius = style.curl[:, None] * np.minimum(1, 3 * np.linspace(0, 1, steps))
         path = path + radius[..., None] * (np.cos(turn)[..., None] * side + (1 + np.sin(turn))[..., None] * outward)
     return path, outward
+
+
+def _around_face(points: np.ndarray, centre: np.ndarray, guard: np.ndarray) -> np.ndarray:
+    """Points (L, 3) turned about the skull's upright axis until none hangs before the face."""
+    offset = points - centre
+    azimuth = np.arctan2(offset[:, 0], offset[:, 2])
+    height = offset[:, 1] / 0.01
+    least = np.radians(guard) * np.clip((5.2 - height) / 3.0, 0, 1)
+    turned = np.where(azimuth < 0, -1, 1) * np.maximum(np.abs(azimuth), least)
+    radius = np.hypot(offset[:, 0], offset[:, 2])
+    return centre + np.stack([radius * np.sin(turned), offset[:, 1], radius * np.cos(turned)], 1)
 
 
 TAPER = np.array([(0, 0.72), (0.25, 1.0), (0.6, 0.95), (0.85, 0.62), (1, 0.06)])

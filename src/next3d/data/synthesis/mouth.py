@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from next3d.data.synthesis.anatomy import Anatomy
@@ -24,16 +26,18 @@ def mouth(face: Anatomy, who: Identity, landmarks: np.ndarray) -> list[Part]:
     ivory = np.array([0.93, 0.90, 0.83]) + np.array([0.03, 0.02, 0.05]) * np.tanh(who.axis["lip_depth"])
     gum = np.array([0.72, 0.36, 0.36]) * (0.75 + 0.25 * who.skin.mean() / 0.6)
     parts = []
-    for table, up, bone, drop in ((UPPER, 1, SKULL, -0.22), (LOWER, -1, JAW, -0.08)):
-        teeth, shade, gums = _row(table, scale * (1.0 if up > 0 else 0.94))
-        for points, faces, colour, gloss, material, tone in (
-            (*teeth, ivory, 0.75, SHINY, shade),
-            (*gums, gum, 0.45, FLESH, None),
+    for upper, bone, lift, back in ((True, SKULL, -0.34, 0.0), (False, JAW, -0.02, -0.26)):
+        up = 1 if upper else -1
+        teeth, shade, gums = _row(upper)
+        for (points, faces), colour, gloss, material, tone in (
+            (teeth, ivory, 0.75, SHINY, shade),
+            (gums, gum, 0.45, FLESH, None),
         ):
-            points = points * [1, up, 1] * cm + front + [0, drop * cm, 0 if up > 0 else -0.16 * cm]
-            part = Part.of(points, faces if up > 0 else faces[:, ::-1], colour, gloss=gloss, shade=tone,
-                           material=material, label=MOUTH, bone=bone)  # fmt: skip
-            parts.append(part)
+            points = points * [scale, up, scale] * cm + front + [0, lift * cm, back * cm]
+            faces = faces if upper else faces[:, ::-1]
+            parts.append(
+                Part.of(points, faces, colour, gloss=gloss, shade=tone, material=material, label=MOUTH, bone=bone)
+            )
     parts.append(_tongue(front, cm * scale, gum))
     return parts
 
@@ -50,9 +54,10 @@ def _arch(length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return points, outward / np.linalg.norm(outward, axis=1, keepdims=True)
 
 
-def _row(table: np.ndarray, scale: float) -> tuple:
-    """An upper row of teeth with edges at y = 0, roots upwards: (vertices, faces), shade per vertex, gums."""
-    table = table * scale
+@cache
+def _row(upper: bool) -> tuple:
+    """A row of teeth in centimetres with edges at y = 0, roots upwards: (vertices, faces), shade per vertex, gums."""
+    table = UPPER if upper else LOWER
     starts = np.concatenate([[0], np.cumsum(table[:, 0])])
     blocks, shades, count = [], [], 0
     faces = []
@@ -65,7 +70,7 @@ def _row(table: np.ndarray, scale: float) -> tuple:
             # rounded corners at the edge; canines end in a point
             corner = np.abs(across) ** (3.0 if k != 2 else 1.5) * (0.10 if k != 2 else 0.20)
             low = corner + (0.06 if k == 1 else 0) + 0.015 * k
-            grid = np.empty((ROWS + 2, COLUMNS, 3))
+            grid = np.empty((ROWS + 3, COLUMNS, 3))
             bulge = 0.16 * (1 - 0.75 * across**4)
             for r, t in enumerate(rows):
                 y = low + t * (height - low)
@@ -74,18 +79,18 @@ def _row(table: np.ndarray, scale: float) -> tuple:
                 middle, _ = _arch(np.array([side * (starts[k] + 0.5 * width)]))
                 base = middle + (points - middle) * narrow
                 p = base + outward * profile[:, None]
-                grid[r + 2] = np.stack([p[:, 0], y, p[:, 1]], 1)
-            for r, (inset, lift) in enumerate(((0.42, 0.55), (0.20, 0.02))):
+                grid[r + 3] = np.stack([p[:, 0], y, p[:, 1]], 1)
+            for r, (inset, lift) in enumerate(((0.55, height), (0.46, 0.45), (0.22, 0.02))):
                 p = points + outward * (bulge - inset)[:, None]
                 grid[r] = np.stack([p[:, 0], low + lift, p[:, 1]], 1)
-            tone = np.ones((ROWS + 2, COLUMNS))
+            tone = np.ones((ROWS + 3, COLUMNS))
             tone[:, [0, -1]] = 0.62
-            tone[0] = 0.5
-            tone *= (0.97 - 0.055 * k) * np.linspace(1.0, 0.92, ROWS + 2)[:, None]
+            tone[:2] = 0.6
+            tone *= (0.97 - 0.055 * k) * np.linspace(1.0, 0.92, ROWS + 3)[:, None]
             blocks.append(grid.reshape(-1, 3))
             shades.append(tone.ravel())
-            faces.append(grid_faces(ROWS + 2, COLUMNS)[:, ::1] + count)
-            count += (ROWS + 2) * COLUMNS
+            faces.append(grid_faces(ROWS + 3, COLUMNS) + count)
+            count += (ROWS + 3) * COLUMNS
     teeth = np.concatenate(blocks), np.concatenate(faces)[:, ::-1]
     total = starts[-1]
     s = np.linspace(-total, total, 40)
@@ -110,7 +115,7 @@ def _tongue(front: np.ndarray, cm: float, gum: np.ndarray) -> Part:
     y = -0.72 + 0.35 * np.sin(np.pi * np.clip(t * 0.8, 0, 1)) + crown - groove
     z = -0.55 - 5.0 * t + 0 * u
     points = np.stack(np.broadcast_arrays(x, y, z), -1).reshape(-1, 3) * cm + front
-    colour = np.clip(np.array([0.80, 0.40, 0.40]) * 0.75 + 0.25 * gum, 0, 1)
-    shade = np.broadcast_to(1.0 - 0.55 * t, (rows, columns)).ravel()
+    colour = np.clip(np.array([0.88, 0.47, 0.47]) * 0.8 + 0.2 * gum, 0, 1)
+    shade = np.broadcast_to(1.0 - 0.45 * t, (rows, columns)).ravel()
     return Part.of(points, grid_faces(rows, columns)[:, ::-1], colour, gloss=0.5, shade=shade,
                    material=FLESH, label=MOUTH, bone=JAW)  # fmt: skip

@@ -196,16 +196,15 @@ def shade(
                 open_key = np.float32(1 - blocked / SHADOW_TAPS)
             closed = np.float32(occlusion(depth, row, column, reach, turn * 0.5))
             ambient = 1 - np.float32(0.80) * closed
-            if material == FLESH and label == MOUTH or material == SHINY and label == MOUTH or label == MOUTH:
-                # light fades into the mouth
+            if label == MOUTH:  # light fades into the mouth
                 inside = (
                     (mouth_point[0] - px) * mouth_point[3]
                     + (mouth_point[1] - py) * mouth_point[4]
                     + (mouth_point[2] - pz) * mouth_point[5]
                 )
-                fade = 1 / (1 + max(np.float32(0.0), inside) * np.float32(26.0))
-                ambient *= fade * fade
-                open_key = np.float32(0.35) * open_key * fade + np.float32(0.12) * fade
+                fade = 1 / (1 + max(np.float32(0.0), inside - np.float32(0.02)) * np.float32(16.0))
+                ambient = (np.float32(0.25) + np.float32(0.75) * ambient) * fade * fade
+                open_key = (np.float32(0.60) * open_key + np.float32(0.25)) * fade * fade
 
             # Diffuse: wrapped, redder at the terminator for skin
             wr, wg, wb = np.float32(0.0), np.float32(0.0), np.float32(0.0)

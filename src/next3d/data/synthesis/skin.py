@@ -63,7 +63,8 @@ class Fields:
     """
 
     shape: tuple[int, int]
-    part: np.ndarray
+    part: np.ndarray  # 1 on the left eyeball, 2 on the right, 0 on skin
+    inner: np.ndarray  # the inside of the mouth
     lips: np.ndarray
     brow: np.ndarray  # height above the brow line in centimetres
     brow_place: np.ndarray  # 0 at the nose, 1 at the temple, −1 away from the brows
@@ -129,7 +130,8 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
     """The fields of a square atlas of ``resolution`` texels."""
     texels = face.texels(resolution)
     position = texels.position.reshape(-1, 3).astype(np.float64)
-    part = texels.part.ravel()
+    part = texels.eyeball.ravel()
+    inner = smoothstep(0.25, 0.75, texels.behind_lips.ravel())
     points = (position - [0, face.eye_line, 0]) / face.unit
     marks = landmarks_of(face)
     x, y, z = points.T
@@ -223,7 +225,7 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
         fibre[mine] = value_noise(np.stack([turn * 9 + 60, off[mine] * 2.5 + 5], 1), 3)
     del ball
     arrays = dict(
-        part=part, lips=lips, brow=brow, brow_place=brow_place, brow_stroke=value_noise(along + 90, 11), lash=lash,
+        part=part, inner=inner, lips=lips, brow=brow, brow_place=brow_place, brow_stroke=value_noise(along + 90, 11), lash=lash,
         water_line=water, shadow=shadow, socket=socket, cheeks=cheeks, warm=warm, forehead=forehead,
         hairline=face.above_hairline(position), temples=bell(azimuth - 27, 12), moustache=moustache, goatee=goatee, jaw=jaw,
         hollow=hollow, crease=crease, mottle=fractal_noise(points * 0.45 + 20, 3, 1),
@@ -344,13 +346,13 @@ def paint(face: Anatomy, who: Identity, resolution: int) -> Skin:
     eye = white + smoothstep(IRIS_RADIUS + 0.05, IRIS_RADIUS - 0.03, r)[:, None] * (iris - white)
     rgb[ball], gloss[ball] = eye, GLOSS["eyes"]
     # The inside of the cheeks and lips
-    inner_mouth = at.part == 3
-    rgb[inner_mouth], gloss[inner_mouth] = np.array([0.46, 0.16, 0.15]), GLOSS["mouth"]
+    blend(at.inner, np.array([0.50, 0.20, 0.18]))
+    gloss += (GLOSS["mouth"] - gloss) * at.inner
 
     label = np.full(len(rgb), SKIN, np.uint8)
     label[at.lips > 0.5] = LIPS
     label[ball] = EYE_PART
-    label[inner_mouth] = MOUTH
+    label[at.inner > 0.5] = MOUTH
     colour = np.concatenate([linear(np.clip(rgb, 0, 1)), gloss[:, None]], 1).astype(np.float32)
     return Skin(colour.reshape(*at.shape, 4), label.reshape(at.shape))
 
