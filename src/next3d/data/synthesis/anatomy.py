@@ -37,12 +37,14 @@ class Texels:
         position: (H, W, 3) metres, on the mean head
         eyeball: (H, W) 1 on the left eyeball, 2 on the right, 0 on skin
         behind_lips: (H, W) centimetres behind the lips, on the inside of the mouth
+        ear: (H, W) 1 on the ears, 0 elsewhere
         inside: (H, W) bool, True on the islands
     """
 
     position: np.ndarray
     eyeball: np.ndarray
     behind_lips: np.ndarray
+    ear: np.ndarray
     inside: np.ndarray
 
 
@@ -170,7 +172,8 @@ class Anatomy:
         position = np.einsum("hwkc,hwk->hwc", self.vertices[corners], weights).astype(np.float32)
         first = corners[..., 0]
         behind = (self.behind_lips[corners] * weights).sum(-1).astype(np.float32)
-        return Texels(position, self.eyeball[first], behind, inside)
+        ear = (np.abs(self.ear)[corners] * weights).sum(-1).astype(np.float32)
+        return Texels(position, self.eyeball[first], behind, ear, inside)
 
 
 @cache

@@ -93,7 +93,8 @@ def clothes(face: Anatomy, who: Identity, vertices: np.ndarray) -> list[Part]:
         )
     elif who.clothes == "turtleneck":
         profile = (
-            (0.9, 0.9),
+            (2.2, 2.6),
+            (0.9, 1.0),
             (0.5, 0.55),
             (-1.0, 0.42),
             (-2.6, 0.40),

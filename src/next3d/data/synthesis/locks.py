@@ -105,8 +105,9 @@ def grow(
     step = (style.length / (steps - 1))[:, None]
     for s in range(1, steps):
         t = s / (steps - 1)
+        fade = np.where(style.gravity > 0.8, (1 - t) ** 3 - 0.12 * t, 1 - 0.75 * t)  # hanging hair turns in at its ends
         pull = np.clip(style.gravity * t * 1.6, 0, 1)[:, None]
-        direction = unit(flow * (1 - pull) + down * pull + out * (style.lift * (1 - 0.75 * t))[:, None])
+        direction = unit(flow * (1 - pull) + down * pull + out * (style.lift * fade)[:, None])
         point = point + direction * step
         if hull is not None:
             if style.guard is not None:

@@ -106,14 +106,14 @@ def _row(upper: bool) -> tuple:
 
 def _tongue(front: np.ndarray, cm: float, gum: np.ndarray) -> Part:
     rows, columns = 14, 11
-    t = np.linspace(0, 1, rows)[:, None]
+    t = np.linspace(0, 1, rows)[:, None]  # tip to root
     u = np.linspace(-1, 1, columns)[None]
-    width = 1.95 * np.sqrt(np.clip(1 - (1 - np.minimum(t / 0.38, 1)) ** 2.2, 0, 1)) * (1 + 0.1 * t)
+    width = 1.75 * np.sqrt(np.clip(1 - (1 - np.minimum(t / 0.45, 1)) ** 2, 0, 1)) * (1 - 0.25 * t**2)
     x = width * np.sin(0.5 * np.pi * u)
-    crown = 0.62 * np.cos(0.5 * np.pi * u) ** 0.8 * np.minimum(1, 3 * t + 0.15)
-    groove = 0.10 * np.exp(-((x / 0.28) ** 2)) * np.sin(np.pi * np.clip(1.2 * t, 0, 1))
-    y = -0.72 + 0.35 * np.sin(np.pi * np.clip(t * 0.8, 0, 1)) + crown - groove
-    z = -0.55 - 5.0 * t + 0 * u
+    crown = 1.0 * np.cos(0.5 * np.pi * u) * np.minimum(1, 2.2 * t + 0.2)
+    groove = 0.12 * np.exp(-((x / 0.25) ** 2)) * np.sin(np.pi * np.clip(1.1 * t, 0, 1))
+    y = -1.15 + 0.30 * np.sin(np.pi * np.clip(t * 0.9, 0, 1)) + crown - groove - 0.9 * np.clip(t - 0.55, 0, 1) ** 1.5 * 2
+    z = -0.55 - 4.6 * t + 0 * u
     points = np.stack(np.broadcast_arrays(x, y, z), -1).reshape(-1, 3) * cm + front
     colour = np.clip(np.array([0.88, 0.47, 0.47]) * 0.8 + 0.2 * gum, 0, 1)
     shade = np.broadcast_to(1.0 - 0.45 * t, (rows, columns)).ravel()

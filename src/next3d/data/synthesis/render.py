@@ -129,7 +129,7 @@ def draw(
         over = _visible(glass, camera, size)
         shading.glaze(
             over.face[0].numpy(), over.barycentric[0].numpy(), over.depth[0].numpy(), depth, glass.faces, glass.points,
-            glass.normals, glass.colours, eye, lights, covered, image, part, THINGS,
+            glass.normals, glass.colours, eye, lights, covered, image, part, background, samples, THINGS,
         )  # fmt: skip
     picture = Picture(
         np.empty((resolution, resolution, 3), np.uint8),

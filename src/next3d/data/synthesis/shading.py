@@ -292,7 +292,7 @@ def shade(
 
 
 @_compile
-def glaze(face, weights, depth, solid_depth, faces, points, normals, colours, eye, light, solid, image, part, label):
+def glaze(face, weights, depth, solid_depth, faces, points, normals, colours, eye, light, solid, image, part, background, samples, label):
     """Lay lenses over what is behind them: a tint with the opacity in colours[:, 3], and a reflection of the sky."""
     height, width = face.shape
     for row in range(height):
@@ -302,6 +302,9 @@ def glaze(face, weights, depth, solid_depth, faces, points, normals, colours, ey
                 continue
             w0, w1, w2 = weights[row, column, 0], weights[row, column, 1], weights[row, column, 2]
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            if not solid[row, column]:
+                for k in range(3):
+                    image[row, column, k] = background[row // samples, column // samples, k]
             n = np.empty(3)
             v = np.empty(3)
             for k in range(3):

@@ -119,7 +119,7 @@ def beard_regions(face: Anatomy, points: np.ndarray, lips: np.ndarray) -> tuple[
     edge = np.interp(
         azimuth, [0, 24, 34, 46, 56, 62, 70, 78], [corner[1] + 0.1, corner[1] + 0.1, -6.3, -5.4, -4.0, -2.2, -2.2, -9]
     )
-    jaw = smoothstep(edge + 0.5, edge - 0.5, y) * smoothstep(chin - 4.0, chin - 2.2, y) * smoothstep(80, 73, azimuth)
+    jaw = smoothstep(edge + 0.7, edge - 0.9, y) * smoothstep(chin - 4.0, chin - 2.2, y) * smoothstep(80, 73, azimuth)
     jaw *= 1 - smoothstep(1.0, 0.2, x) * smoothstep(marks[57, 1] - 1.2, marks[57, 1] - 0.2, y)
     clear = 1 - smoothstep(0.05, 0.5, lips)
     return moustache * clear, goatee * clear, jaw * clear
@@ -173,10 +173,7 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
         )
 
     azimuth = face.azimuth(position)
-    ear = np.zeros(len(points))
-    ear_side = face.landmarks[[0, 16], 0]
-    del ear_side
-    ear = ((part == 0) & (np.abs(points[:, 0]) > 7.35) & (y < 3.2) & (y > -5)).astype(float)
+    ear = texels.ear.ravel()
     cheeks = np.exp(-(((np.abs(x) - 4.4) / 1.8) ** 2) - ((y + 3.4) / 1.5) ** 2) * front
     warm = np.exp(-((x / 1.35) ** 2) - ((y - marks[30, 1]) / 1.0) ** 2) * (z > marks[30, 2] - 2.2)
     warm = np.maximum(warm, 0.8 * ear)
