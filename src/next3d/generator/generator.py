@@ -22,7 +22,7 @@ from next3d.generator.texture_planes import DrawnPlanes, TexturePlanes
 from next3d.generator.volume import FieldSample, Volume, rays
 from next3d.geometry.meshes import Topology
 from next3d.heads import HeadModel, load_head
-from next3d.nn.style import StyleTree, first_style, map_styles
+from next3d.nn.style import StyleTree, map_styles
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Generator(nn.Module, Pretrained):
         topology: faces, UVs and face mask of the head meshes; may be None if ``config.planes.enabled`` is False
 
     ``mapping`` (a module, called as a function) makes w vectors, ``synthesis`` pictures of them. ``identity``,
-    ``planes`` and ``render`` are the steps of synthesis, public so that several meshes can share an identity and several
+    ``planes`` and ``render`` are the steps of synthesis, public so that meshes can share an identity and several
     cameras can share planes.
     """
 
@@ -140,7 +140,10 @@ class Generator(nn.Module, Pretrained):
         own = self.topology
         if own is not None:
             theirs = head.topology
-            if theirs.vertex_count != own.vertex_count or not torch.equal(theirs.faces.cpu(), own.faces.cpu()):
+            # A released model leaves some of FLAME's faces out, but numbers the vertices as FLAME does.
+            flame = head.name.startswith("flame") and self.config.head.startswith("flame")
+            same_faces = flame or torch.equal(theirs.faces.cpu(), own.faces.cpu())
+            if theirs.vertex_count != own.vertex_count or not same_faces:
                 raise InputError(
                     f"the head model '{head.name}' ({theirs.vertex_count} vertices, {len(theirs.faces)} faces) does "
                     f"not have this generator's topology ({own.vertex_count} vertices, {len(own.faces)} faces)"
@@ -242,8 +245,7 @@ class Generator(nn.Module, Pretrained):
             behind = repeat_rows(planes.identity.background, len(features)).to(features.dtype)
             features = features + (1 - alpha) * 2 * fit(behind, resolution)
         styles = map_styles(lambda style: style.repeat(label.shape[1]), planes.identity.superres)
-        some = first_style(styles)
-        image = self.superres(features.to(features.dtype if some is None else some.weight.dtype), styles)
+        image = self.superres(features, styles)
         surface = origins + gathered.depth * directions
         return Rendering(
             image.to(features.dtype),
@@ -322,7 +324,8 @@ def fit(picture: Tensor, resolution: int) -> Tensor:
     """(N, C, B, B) resized to (N, C, resolution, resolution)."""
     if picture.shape[-1] == resolution:
         return picture
-    return F.interpolate(picture, (resolution, resolution), mode="bilinear", align_corners=False, antialias=True)
+    size = (resolution, resolution)
+    return F.interpolate(picture.float(), size, mode="bilinear", align_corners=False, antialias=True).to(picture.dtype)
 
 
 def check_mesh(vertices: Tensor | None, landmarks: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -64,9 +64,8 @@ class Pretrained(ModelHubMixin):
         model: Generator = self  # type: ignore[assignment]
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         topology = model.topology
-        metadata = {"format": "pt", "next3d_format": str(FORMAT)}
-        if topology is not None:
-            metadata["vertex_count"] = str(topology.vertex_count)
+        # One entry only: several are written in no fixed order, and equal models should be equal files.
+        metadata = {"vertex_count": str(0 if topology is None else topology.vertex_count)}
         with atomic_path(save_directory / WEIGHTS) as path:
             save_file(tensors, path, metadata)
         write_text(save_directory / CONFIG, json.dumps({"format": FORMAT, **model.config.to_dict()}, indent=2) + "\n")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from next3d.generator.config import GeneratorConfig
-from next3d.nn.style import StyleTree
+from next3d.nn.style import StyleTree, first_style
 from next3d.nn.stylegan2 import SynthesisBlock
 
 
@@ -33,9 +33,12 @@ class Superres(nn.Module):
         return [block.styles(iter([w, w, w]), "none") for block in self.blocks]  # type: ignore[operator]
 
     def forward(self, features: Tensor, styles: StyleTree) -> Tensor:
+        """``features`` come in float32; the blocks compute in the precision of their styles."""
         if features.shape[-1] != self.input_resolution:
             size = (self.input_resolution, self.input_resolution)
             features = F.interpolate(features, size, mode="bilinear", align_corners=False, antialias=True)
+        if (some := first_style(styles)) is not None:
+            features = features.to(some.weight.dtype)
         picture = features[:, :3]
         x = features
         for block, of_block in zip(self.blocks, styles):
