@@ -92,24 +92,32 @@ class Tracker:
 
     def detect(self, image: np.ndarray, detector: Detector | None = None) -> Face:
         """The chosen face of a picture (H, W, 3) uint8, in its pixels."""
+        return choose_face(self.faces(image, detector), self.face)
+
+    def faces(self, image: np.ndarray, detector: Detector | None = None) -> list[Face]:
+        """All faces of a picture (H, W, 3) uint8, the largest first, in its pixels."""
         scale = DETECT_SIZE / max(image.shape[:2])
         small = image
         if scale < 1:
             size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
             small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-        face = choose_face((detector or self.detector).detect(small), self.face)
         ratio = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]], np.float32)
-        return Face(face.points * ratio, face.depth * ratio[0])
+        found = (detector or self.detector).detect(small)
+        return [Face(face.points * ratio, face.depth * ratio[0]) for face in found]
 
-    def photo(self, image: np.ndarray) -> Track:
+    def photo(self, image: np.ndarray, *, face: Face | None = None, shape: Tensor | None = None) -> Track:
         """Track one picture (H, W, 3) uint8.
+
+        Args:
+            face: the face, if it has been detected before.
+            shape: (100,) the person's shape, if it is known.
 
         Raises:
             InputError: no face, or not the one asked for.
         """
-        points = self.detect(image).points
+        points = (face or self.detect(image)).points
         crop = ffhq_crop(points)
-        fit = self.fitter.fit(torch.from_numpy(crop.normalise(points))[None])
+        fit = self.fitter.fit(torch.from_numpy(crop.normalise(points))[None], shape=shape)
         crop = reframe(crop, fit.camera)
         inside = torch.from_numpy(crop.normalise(points))[None]
         state, reference = self.fitter.start(inside[:, self.fitter.places.indices], fit.params.shape)
@@ -117,7 +125,7 @@ class Tracker:
             state[:, block(name)] = fit.state[:, block(name)]
         expected = self.expected(image, points)
         if expected is None:
-            fit = self.fitter.fit(inside, start=(state, reference))
+            fit = self.fitter.fit(inside, shape=shape, start=(state, reference))
         else:
             fit = self.fit_expected(inside, expected[None])
         return self.finish(fit, inside, [crop], fps=1.0)
