@@ -1,1 +1,1 @@
-"""interop"""
+"""Other projects' files: released checkpoints."""
