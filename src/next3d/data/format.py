@@ -12,8 +12,8 @@ else the maker knows (``latent``, ``confidence``, …). With auxiliary pictures 
 ``normals_file_name`` and ``parts_file_name``, which Hugging Face ``datasets`` opens as pictures too.
 
 The same rows packed for streaming (layout "shards") are WebDataset tars, ``{split}-{shard}.tar``, whose samples are
-``{key}.png``, ``{key}.npy`` (the 187 numbers of camera and head, float32, in the order of :data:`NUMBERS`),
-``{key}.json`` (the other columns) and, with auxiliary pictures, ``{key}.depth.png`` and so on.
+``{key}.png``, ``{key}.npy`` (float32: the 187 numbers of :data:`NUMBERS`, then the columns that ``dataset.json`` lists
+in ``arrays``), ``{key}.json`` (the other columns) and, with auxiliary pictures, ``{key}.depth.png`` and so on.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Info:
         layout: "folder" or "shards"
         maker: how the dataset was made (command, seed, options), free-form JSON
         shards: for layout "shards", file name → number of samples
+        arrays: for layout "shards", further columns of float32 lists in each sample's ``.npy``, name → length
     """
 
     resolution: int
@@ -72,12 +73,13 @@ class Info:
     layout: str = "folder"
     maker: Mapping[str, Any] = field(default_factory=dict)
     shards: Mapping[str, int] = field(default_factory=dict)
+    arrays: Mapping[str, int] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> None:
         """Write ``dataset.json`` atomically."""
         values = {"format": FORMAT, "version": VERSION} | asdict(self)
         if self.layout != "shards":
-            del values["shards"]
+            del values["shards"], values["arrays"]
         write_text(Path(folder) / "dataset.json", json.dumps(values, indent=2) + "\n")
 
 
@@ -115,6 +117,7 @@ def read_info(folder: str | Path) -> Info:
             layout=str(values.get("layout", "folder")),
             maker=dict(values.get("maker") or {}),
             shards={str(name): int(count) for name, count in (values.get("shards") or {}).items()},
+            arrays={str(name): int(length) for name, length in (values.get("arrays") or {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {type(error).__name__} {error}; make the dataset again") from error
@@ -125,6 +128,8 @@ def read_info(folder: str | Path) -> Info:
     check_resolution(info.resolution, str(path))
     for name in info.shards:
         check_member_name(name, str(path))
+    if any(number < 1 for number in (*info.shards.values(), *info.arrays.values())):
+        raise InputError(f"{path} is damaged: shards and arrays have lengths from 1; make the dataset again")
     return info
 
 

@@ -61,6 +61,7 @@ def pack(folder: str | Path, out: str | Path, *, per_shard: int = 1000, seed: in
         split: [index for index in order if splits[index] == split]
         for split in dict.fromkeys(SPLITS) | dict.fromkeys(splits)
     }
+    arrays = {name: v.shape[1] for name, v in dataset.columns.items() if isinstance(v, np.ndarray) and v.ndim == 2}
     shards: dict[str, int] = {}
     with atomic_folder(out) as temporary, tqdm(total=len(dataset), unit=" samples", desc="packing") as bar:
         for split, indices in groups.items():
@@ -69,19 +70,19 @@ def pack(folder: str | Path, out: str | Path, *, per_shard: int = 1000, seed: in
                 chosen = indices[start : start + per_shard]
                 with tarfile.open(temporary / name, "w", format=tarfile.USTAR_FORMAT) as tar:
                     for index in chosen:
-                        _add_sample(tar, dataset, int(index))
+                        _add_sample(tar, dataset, int(index), list(arrays))
                         bar.update()
                 shards[name] = len(chosen)
-        replace(info, layout="shards", shards=shards).save(temporary)
+        replace(info, layout="shards", shards=shards, arrays=arrays).save(temporary)
     return [out / name for name in shards]
 
 
-def _add_sample(tar: tarfile.TarFile, dataset: Dataset, index: int) -> None:
+def _add_sample(tar: tarfile.TarFile, dataset: Dataset, index: int, arrays: list[str]) -> None:
     _, image, numbers, row, aux = dataset._read(index)
     key = f"{index:08d}"
-    values = {column: plain(value) for column, value in row.items()}
+    values = {column: plain(value) for column, value in row.items() if column not in arrays}
     text = json.dumps(values, separators=(",", ":")).encode()
-    members = {"png": image, "npy": npy_bytes(numbers), "json": text}
+    members = {"png": image, "npy": npy_bytes(np.concatenate([numbers, *(row[name] for name in arrays)])), "json": text}
     members |= {f"{kind}.png": data for kind, data in aux.items()}
     for suffix, data in members.items():
         member = tarfile.TarInfo(f"{key}.{suffix}")
@@ -122,8 +123,12 @@ class ShardDataset(PictureDataset):
         self.shards = list(chosen)
         self._starts: list[int] = [0, *accumulate(chosen.values())]
         self._columns: set[str] | None = None
+        stops = list(accumulate(info.arrays.values(), initial=NUMBER_COUNT))
+        self._arrays = dict(zip(info.arrays, map(slice, stops, stops[1:])))
+        self._npy_header = npy_bytes(np.zeros(stops[-1]))[: -4 * stops[-1]]
+        self._npy_size = len(self._npy_header) + 4 * stops[-1]
         self._members = ["png", "npy", "json", *(f"{name}.png" for name in self.aux)]
-        self._index: dict[int, tuple[list[str], np.ndarray]] = {}
+        self._index: dict[int, tuple[list[str], list[list[tuple[int, int]]]]] = {}
         self._open: OrderedDict[int, mmap.mmap] = OrderedDict()
         if columns is not None and len(self):
             present = self._read(0)[3].keys()
@@ -161,16 +166,22 @@ class ShardDataset(PictureDataset):
         data = self._mapped(shard)
         keys, spans = self._spans(shard, data)
         place = index - self._starts[shard]
-        image, binary, text, *aux = (data[start : start + size] for start, size in spans[place].tolist())
+        image, binary, text, *aux = [data[start:stop] for start, stop in spans[place]]
         name = f"{self.shards[shard]}/{keys[place]}"
         try:
-            numbers = read_npy(binary)
+            if len(binary) != self._npy_size or not binary.startswith(self._npy_header):
+                raise ValueError(
+                    f"its .npy has {len(binary)} bytes, expected {self._npy_size} of little-endian float32"
+                )
+            values = np.frombuffer(bytearray(binary), "<f4", offset=len(self._npy_header))
             row = json.loads(text)
-            chosen = row.keys() if self._columns is None else self._columns
-            row = {key: np.array(row[key], np.float32) if type(row[key]) is list else row[key] for key in chosen}
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+            row |= {key: values[place] for key, place in self._arrays.items()}
+            if self._columns is not None:
+                row = {key: row[key] for key in self._columns}
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"the row of {name} cannot be read: {type(error).__name__} {error}") from error
-        if numbers.shape != (NUMBER_COUNT,) or not np.isfinite(numbers).all():
+        numbers = values[:NUMBER_COUNT]
+        if not np.isfinite(numbers).all():
             raise InputError(f"the row of {name} has missing or non-finite numbers")
         return name, image, numbers, row, dict(zip(self.aux, aux))
 
@@ -188,23 +199,25 @@ class ShardDataset(PictureDataset):
                 self._open.popitem(last=False)  # closes when the last thread that reads from it is done
         return data
 
-    def _spans(self, shard: int, data: mmap.mmap) -> tuple[list[str], np.ndarray]:
-        """Keys, and the offset and size of each sample's members: (samples, members, 2) int64."""
+    def _spans(self, shard: int, data: mmap.mmap) -> tuple[list[str], list[list[tuple[int, int]]]]:
+        """Keys of the samples, and where each one's members begin and end."""
         if shard not in self._index:
             path = self.path / self.shards[shard]
             samples: dict[str, dict[str, tuple[int, int]]] = {}
             for name, offset, size in tar_members(path, data):
                 folder, _, base = name.rpartition("/")
                 key, _, suffix = base.partition(".")
-                samples.setdefault(f"{folder}/{key}" if folder else key, {})[suffix] = (offset, size)
+                samples.setdefault(f"{folder}/{key}" if folder else key, {})[suffix] = (offset, offset + size)
             expected = self._starts[shard + 1] - self._starts[shard]
             if len(samples) != expected:
                 raise InputError(f"shard {path} has {len(samples)} samples, dataset.json says {expected}: pack again")
             for key, members in samples.items():
                 if absent := [name for name in self._members if name not in members]:
                     raise InputError(f"shard {path}: sample {key} lacks {absent}: pack again")
-            spans = np.array([[members[name] for name in self._members] for members in samples.values()], np.int64)
-            self._index[shard] = (list(samples), spans)
+            self._index[shard] = (
+                list(samples),
+                [[members[name] for name in self._members] for members in samples.values()],
+            )
         return self._index[shard]
 
 
@@ -213,16 +226,6 @@ def npy_bytes(numbers: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(numbers, np.float32), allow_pickle=False)
     return buffer.getvalue()
-
-
-_NPY_HEADER = npy_bytes(np.zeros(NUMBER_COUNT))[: -4 * NUMBER_COUNT]
-
-
-def read_npy(data: bytes) -> np.ndarray:
-    """The numbers of an ``.npy`` file; the header that :func:`npy_bytes` writes is only compared, which is fast."""
-    if data.startswith(_NPY_HEADER) and len(data) == len(_NPY_HEADER) + 4 * NUMBER_COUNT:
-        return np.frombuffer(bytearray(data), "<f4", offset=len(_NPY_HEADER))
-    return np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
 
 
 def tar_members(path: Path, data: mmap.mmap | bytes) -> list[tuple[str, int, int]]:
