@@ -28,6 +28,26 @@ def matrix_from_axis_angle(axis_angle: Tensor) -> Tensor:
     return identity + sine * cross + cosine * (cross @ cross)
 
 
+def matrix_derivatives(axis_angle: Tensor) -> Tensor:
+    """Derivatives of :func:`matrix_from_axis_angle`: (..., 3) to (..., 3, 3, 3), the first 3 the component.
+
+    ∂R/∂v_k = (v_k [v]ₓ + [v × (I − R) e_k]ₓ) R / |v|² (Gallego and Yezzi 2015), and [e_k]ₓ at the zero rotation.
+    """
+    rotation = matrix_from_axis_angle(axis_angle)
+    identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
+    squared = (axis_angle * axis_angle).sum(-1)[..., None, None]  # (..., 1, 1)
+    small = squared < 1e-8
+    v = axis_angle[..., None, :].expand_as(rotation)
+    swung = torch.linalg.cross(v, (identity - rotation).mT)  # rows k: v × (I − R) e_k
+    # v_k v + v × (I − R) e_k, then as a cross-product matrix; near zero the first order alone.
+    axes = axis_angle[..., :, None] * v + swung
+    axes = torch.where(small, identity.expand_as(axes), axes / torch.where(small, torch.ones_like(squared), squared))
+    x, y, z = axes.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))  # (..., 3, 3, 3)
+    return cross @ rotation[..., None, :, :]
+
+
 def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
     """The inverse of :func:`matrix_from_axis_angle`: (..., 3, 3) to (..., 3) with angles in [0, π]."""
     m = matrix

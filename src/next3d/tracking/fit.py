@@ -15,12 +15,12 @@ from torch.nn.functional import normalize
 
 from next3d.errors import InputError
 from next3d.geometry.cameras import FOCAL, PIVOT, RADIUS, Camera, pinhole
-from next3d.geometry.meshes import HEAD_SCALE, world_from_head
-from next3d.geometry.rotations import axis_angle_from_matrix, matrix_from_axis_angle
+from next3d.geometry.meshes import HEAD_SCALE, head_from_world, world_from_head
+from next3d.geometry.rotations import axis_angle_from_matrix, matrix_derivatives, matrix_from_axis_angle
 from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams, smoothstep
 from next3d.tracking.correspondence import Correspondence, find_correspondence
-from next3d.tracking.least_squares import jacobian, solve
+from next3d.tracking.least_squares import solve
 
 NOISE = 2.0 / 512  # of a landmark, as a share of the crop; detector noise and model misfit together
 NEGATIVE = 8.0  # residual per unit of a named expression below zero
@@ -102,15 +102,9 @@ class FaceFitter:
     def derivatives(self, state: Tensor, reference: Tensor, shape: bool = True) -> Tensor:
         """(N, P, 2, 159) derivatives of :meth:`landmarks` by the unknowns; those by the shape are zero on request.
 
-        Rotation, translation and jaw go through forward mode. The other 150 are blendshapes: a landmark moves by its
-        direction, turned as its skin is, plus the way in which the jaw's hinge moves along.
+        150 of the unknowns are blendshapes: a landmark moves by its direction, turned as its skin is, plus the way in
+        which the jaw's hinge moves along. The jaw swings the skin about that hinge and drives the jaw's correctives.
         """
-        moving = block("expression").start
-
-        def pose(x: Tensor) -> Tensor:
-            return self.landmarks(torch.cat([x, state[:, moving:]], 1), reference).flatten(1)
-
-        rigid = jacobian(pose, state[:, :moving]).unflatten(1, (-1, 2))  # (N, P, 2, 9)
         seen = self.camera_points(state, reference)
         depth = seen[..., 2:].clamp_min(0.05)
         turn = HEAD_SCALE * reference @ matrix_from_axis_angle(state[:, block("rotation")])  # (N, 3, 3)
@@ -119,6 +113,10 @@ class FaceFitter:
             / depth[..., None]
             * (torch.nn.functional.pad(torch.eye(2), (0, 1)) - third_column(seen[..., :2] / depth))
         )  # (N, P, 2, 3)
+        world = (seen - state[:, None, block("translation")]) @ (turn / HEAD_SCALE)  # (N, P, 3)
+        spins = reference[:, None] @ matrix_derivatives(state[:, block("rotation")])  # (N, 3, 3, 3)
+        rotation = torch.einsum("npic,nkcd,npd->npik", projection, spins, world)
+        translation = projection
         projection = projection @ turn[:, None]
         jaw = matrix_from_axis_angle(state[:, block("jaw")])  # (N, 3, 3)
         hinge = self.points.skin[2][:, None, None]  # (P, 1, 1)
@@ -128,6 +126,15 @@ class FaceFitter:
         basis = self.points.basis[150 - count : 150].unflatten(1, (3, -1))  # (K, 3, P)
         linear = torch.einsum("npic,kcp->npik", projection @ skin, basis)
         joints = self.points.joint_basis[150 - count : 150, 6:9]  # (K, 3): the jaw's
+        blend = torch.cat([state[:, block("shape")], state[:, block("expression")]], -1)
+        pivot = (self.points.joint_base[6:9] + blend @ self.points.joint_basis[:, 6:9])[:, None]  # (N, 1, 3)
+        arm = torch.linalg.solve(skin, head_from_world(world) - pivot)  # (N, P, 3) from the hinge, before it turns
+        swings = matrix_derivatives(state[:, block("jaw")])  # (N, 3, 3, 3)
+        correctives = self.points.basis[159:168].unflatten(1, (3, -1))  # (9, 3, P)
+        moved = hinge[:, 0] * torch.einsum("nkcd,npd->nkpc", swings, arm)
+        moved = moved + torch.einsum("npcd,nke,edp->nkpc", skin, swings.flatten(2), correctives)
+        jaws = torch.einsum("npic,nkpc->npik", projection, moved)
+        rigid = torch.cat([rotation, translation, jaws], -1)  # (N, P, 2, 9)
         linear = linear - torch.einsum("npic,nck->npik", projection * hinge, swing @ joints.T)
         if shape:
             shapes, expressions = linear[..., :100], linear[..., 100:]
