@@ -56,6 +56,46 @@ def synthesize(
     print(f"{out}: {info.count:,} pictures of {info.resolution}×{info.resolution}")
 
 
+def build(
+    photos: Path,
+    /,
+    out: Path,
+    resolution: int = 512,
+    head: str = "builtin",
+    face: str = "one",
+    smallest: float = 0.25,
+    sharpness: float = 4.0,
+    misfit: float = 0.05,
+    seconds_between: float = 0.5,
+    workers: int = os.cpu_count() or 2,
+) -> None:
+    """Turn a folder of photos or videos into a training dataset, and say of every picture why it was kept or not.
+
+    Killed or interrupted, it goes on where it was when run again.
+
+    Args:
+        photos: the folder of photos and videos.
+        out: the dataset folder to write; report.html in it shows what was kept and what was skipped.
+        resolution: pixels along each side.
+        head: the head model to fit: "builtin", or your FLAME file or folder.
+        face: "one" skips pictures with several faces, "largest" takes the largest, a number the one of that index.
+        smallest: least size of a face in the source, as a share of the resolution.
+        sharpness: least standard deviation of the crop's Laplacian at 128 pixels, in grey levels.
+        misfit: greatest residual of the fit, as a share of the distance between the eyes.
+        seconds_between: of a video, one frame in so many seconds is taken.
+        workers: processes.
+    """
+    from collections import Counter
+
+    from next3d.tracking.build import BuildSettings, build_dataset
+
+    settings = BuildSettings(resolution, head, face, smallest, sharpness, misfit, seconds_between)
+    info, outcomes = build_dataset(photos, out, settings, workers=workers)
+    for reason, number in Counter(one.reason.partition(":")[0] for one in outcomes if one.reason).most_common():
+        print(f"skipped {number:,}: {reason}")
+    print(f"{out}: {info.count:,} pictures of {info.resolution}×{info.resolution}; {out / 'report.html'} shows all")
+
+
 def validate(
     path: Path,
     /,
