@@ -1,8 +1,8 @@
 """The rig of the built-in head: what makes a sculpted form move, as functions of its positions and named index sets.
 
-``build(anatomy)`` gives the arrays of :mod:`next3d.heads.head_model`'s table but the UVs: joints and skinning (``skinning``,
-``jaw``), expressions (``expressions``), eyelids (``lids``), identities (``shapes``), landmarks (``landmarks``,
-``mediapipe``) and mirror maps (``mirror``). ``sheets`` draws them to be looked at.
+``build(anatomy)`` gives the arrays of :mod:`next3d.heads.head_model`'s table but the UVs: joints and skinning
+(``skinning``, ``jaw``), expressions (``expressions``, ``untangle``), eyelids (``lids``), identities (``shapes``),
+landmarks (``landmarks``, ``mediapipe``) and mirror maps (``mirror``). ``sheets`` draws them to be looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import expressions, landmarks, mirror, shapes, skinning
+from . import expressions, landmarks, lids, mediapipe, mirror, shapes, skinning, untangle
 from .anatomy import Anatomy
 
 SHAPE_NAMES, EXPRESSION_NAMES = shapes.NAMES, expressions.NAMES
@@ -21,12 +21,18 @@ def build(anatomy: Anatomy) -> dict[str, Any]:
     """The rig's arrays, named and shaped as in :mod:`next3d.heads.head_model`; directions in float32."""
     weights = skinning.skinning_weights(anatomy)
     joints = skinning.joint_positions(anatomy)
-    expression, quadratic = expressions.directions(anatomy)
+    expression, pairs = expressions.directions(anatomy)
+    shape = shapes.directions(anatomy)
+    edges = lids.edges(anatomy)
+    shape = untangle.untangle_shapes(anatomy, shape, edges)
+    shape = mirror.symmetrise(anatomy, shape, SHAPE_NAMES, shapes.ODD)
+    expression = untangle.untangle(anatomy, shape, expression, pairs, weights[:, 2], joints[2], edges)
+    expression = mirror.symmetrise(anatomy, expression, EXPRESSION_NAMES, expressions.ODD)
     places, turned, iris = landmarks.inner_landmarks(anatomy), landmarks.contour(anatomy), landmarks.irises(anatomy)
     front = len(landmarks.CONTOUR_YAWS) // 2
     arrays = {
         "template": anatomy.vertices,
-        "shape_directions": shapes.directions(anatomy),
+        "shape_directions": shape,
         "expression_directions": expression,
         "pose_directions": skinning.pose_directions(anatomy, weights, joints),
         "joint_regressor": skinning.joint_regressor(anatomy, joints),
@@ -43,9 +49,12 @@ def build(anatomy: Anatomy) -> dict[str, Any]:
         "mirror_vertices": anatomy.mirror,
         "shape_mirror": mirror.parameter_mirror(shapes.NAMES, shapes.ODD),
         "expression_mirror": mirror.parameter_mirror(expressions.NAMES, expressions.ODD),
-        "corrective_pairs": np.array([[EXPRESSION_NAMES.index(name)] * 2 for name in quadratic]),
-        "corrective_directions": np.stack(list(quadratic.values())),
+        "corrective_pairs": np.array(list(pairs)),
+        "corrective_directions": np.stack(list(pairs.values())),
     }
+    known = mediapipe.load()
+    if known is not None:
+        arrays |= {"mediapipe_faces": known.faces, "mediapipe_barycentric": known.barycentric}
     return {
         key: value.astype(np.float32 if np.issubdtype(value.dtype, np.floating) else np.int32)
         for key, value in arrays.items()

@@ -60,7 +60,7 @@ class Mouth:
     lower_mid: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, so that what is measured on it can be cached
 class Anatomy:
     """A head in metres, head frame, exactly symmetric: ``vertices[mirror] == vertices · (−1, 1, 1)``."""
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from . import lids
 from .anatomy import MM, Anatomy, Array, smoothstep
-from .fields import Membrane, blob, curve, press, relax, stroke
+from .fields import Membrane, curve, press, relax, stroke
 from .jaw import hinge, jaw_weights, lip_side
 
 PAIRED = [
@@ -56,6 +56,16 @@ NAMES = [
     *ODD,
 ]
 assert len(NAMES) == 50
+
+# mm that an expression moves the upper and the lower lid margin, up positive. A blink takes these back: closed is closed.
+LID_PART = {
+    "eyeSquint": (-1.6, 2.2),
+    "eyeWide": (2.6, -0.9),
+    "browDown": (-0.7, 0.2),
+    "browOuterUp": (0.5, 0.0),
+    "cheekSquint": (-0.3, 1.8),
+    "mouthSmile": (-0.3, 1.1),
+}
 
 JAW_OPEN = np.radians(27.0)  # the jaw's angle at jawOpen = 1 (next3d.heads.arkit)
 
@@ -190,8 +200,9 @@ class Face:
         bag = self.on_skin(self.at("eye", 3, -17))
         return field + self.dab(bag, (14, 5.5, 9), (0, 0.25 * lift, 0.35 * forward))
 
-    def lid(self, upper: float, lower: float) -> Array:
-        return lids.raise_lids(self.anatomy, 0, upper, lower)
+    def lid(self, name: str) -> Array:
+        """What an expression does to the left lids."""
+        return lids.raise_lids(self.anatomy, 0, *LID_PART[name])
 
 
 def left_or_whole(face: Face) -> dict[str, Array]:
@@ -200,16 +211,16 @@ def left_or_whole(face: Face) -> dict[str, Array]:
     z = np.zeros_like(a.vertices)
     e: dict[str, Array] = {}
     e["eyeBlink"] = lids.blink(a, 0)[0]
-    e["eyeSquint"] = face.lid(-1.6, 2.2) + face.cheek(1.2, 0.7)
+    e["eyeSquint"] = face.lid("eyeSquint") + face.cheek(1.2, 0.7)
     e["eyeSquint"] += face.fold([face.at("eye_outer", 6, 3), face.at("eye_outer", 11, 5, -6)], (5, 1.8, 8), -0.5)
-    e["eyeWide"] = face.lid(2.6, -0.9) + face.brow((0, 0.6, 0), (0, 0.8, 0), (0, 0.6, 0))
+    e["eyeWide"] = face.lid("eyeWide") + face.brow((0, 0.6, 0), (0, 0.8, 0), (0, 0.6, 0))
     frown_line = [face.on_skin(np.array([7 * MM, face.p["eye"][1] + y * MM, 0.05])) for y in (14, 20, 26)]
     e["browDown"] = face.brow((-3.2, -5.6, 1.6), (-1.2, -3.8, 1.2), (0, -1.2, 0.4)) + face.fold(
         frown_line, (2.4, 6, 8), -0.9
     )
-    e["browDown"] += face.lid(-0.7, 0.2)
-    e["browOuterUp"] = face.brow((0, 1.2, 0), (0.3, 5.0, 0), (0.5, 6.5, -0.5)) + face.lid(0.5, 0)
-    e["cheekSquint"] = face.cheek(4.6, 3.0) + face.lid(-0.3, 1.8)
+    e["browDown"] += face.lid("browDown")
+    e["browOuterUp"] = face.brow((0, 1.2, 0), (0.3, 5.0, 0), (0.5, 6.5, -0.5)) + face.lid("browOuterUp")
+    e["cheekSquint"] = face.cheek(4.6, 3.0) + face.lid("cheekSquint")
     e["cheekSquint"] += face.fold([face.at("eye_outer", 6, -3), face.at("eye_outer", 11, -6, -6)], (5, 1.8, 8), -0.5)
     wing = face.at("ala", -2, 2)
     e["noseSneer"] = face.dab(wing, (8, 10, 13), (0.8, 3.6, -0.4)) + face.nasolabial(1.2, 1.4)
@@ -220,7 +231,7 @@ def left_or_whole(face: Face) -> dict[str, Array]:
         face.lips(corner=(7.5, 8.2, -5.0), upper=(0, 1.0, -1.8), lower=(0, 0.8, -1.6), only=left)
         + face.cheek(3.6, 3.2)
         + face.nasolabial(1.7, 1.5)
-        + face.lid(-0.3, 1.1)
+        + face.lid("mouthSmile")
         + face.dab(face.at("ala", -1, 1), (7, 7, 10), (1.3, 0.5, -0.3))
     )
     e["mouthFrown"] = (
@@ -328,8 +339,8 @@ def close_lips(face: Face) -> Array:
     return face.membrane(out)
 
 
-def directions(anatomy: Anatomy) -> tuple[Array, dict[str, Array]]:
-    """The (50, V, 3) expression directions in the order of :data:`NAMES`, and quadratic terms (V, 3) by name."""
+def directions(anatomy: Anatomy) -> tuple[Array, dict[tuple[int, int], Array]]:
+    """The (50, V, 3) expression directions in the order of :data:`NAMES`, and correctives (V, 3) by pair of indices."""
     face = Face(anatomy)
     drawn = left_or_whole(face)
     by_name: dict[str, Array] = {}
@@ -357,9 +368,11 @@ def directions(anatomy: Anatomy) -> tuple[Array, dict[str, Array]]:
     for name in ODD:
         by_name[name] = relax(anatomy, anatomy.antisymmetric(lids.spare_balls(anatomy, drawn[name])) * 2, (1.0, -1.0))
         by_name[name] = anatomy.antisymmetric(by_name[name])
-    half = lids.blink(anatomy, 0)[1]
-    quadratic = {"eyeBlinkLeft": half, "eyeBlinkRight": anatomy.reflect(half)}
-    return np.stack([by_name[name] for name in NAMES]), quadratic
-
-
-__all__ = ["NAMES", "ODD", "Face", "blob", "directions"]
+    arc = lids.blink(anatomy, 0)[1]
+    pairs: dict[tuple[int, int], Array] = {}
+    for side in ("Left", "Right"):
+        blink = NAMES.index("eyeBlink" + side)
+        fields = {"eyeBlink": arc} | {name: -face.lid(name) for name in LID_PART}
+        for name, field in fields.items():
+            pairs[blink, NAMES.index(name + side)] = field if side == "Left" else anatomy.reflect(field)
+    return np.stack([by_name[name] for name in NAMES]), pairs

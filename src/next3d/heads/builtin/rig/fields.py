@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
@@ -34,6 +36,7 @@ def curve(points: ArrayLike, count: int) -> Array:
     return np.stack([np.interp(np.linspace(0, s[-1], count), s, points[:, k]) for k in range(points.shape[1])], 1)
 
 
+@lru_cache(maxsize=2)
 def laplacian(anatomy: Anatomy) -> sparse.csr_matrix:
     """(V, V) average over the neighbours, nearer ones weighing more, minus identity."""
     t = anatomy.triangles
@@ -47,10 +50,10 @@ def laplacian(anatomy: Anatomy) -> sparse.csr_matrix:
     return (sparse.diags(1 / degree) @ w - sparse.identity(n)).tocsr()
 
 
-def harmonic(anatomy: Anatomy, values: dict[float, Index] | list[tuple[Index, Array]]) -> Array:
+def harmonic(anatomy: Anatomy, values: list[tuple[Index, float | Array]]) -> Array:
     """(V,) the smoothest weight (membrane) through the values prescribed on index sets."""
     target, held = np.zeros(anatomy.count), np.zeros(anatomy.count, bool)
-    for index, value in values if isinstance(values, list) else [(i, v) for v, i in values.items()]:
+    for index, value in values:
         target[index] = value
         held[index] = True
     held[~anatomy.is_skin] = True
@@ -89,10 +92,12 @@ class Membrane:
         return out
 
 
-def relax(anatomy: Anatomy, field: Array, amounts: tuple[float, ...] = (1.0,), rounds: int = 60) -> Array:
-    """Smooth a displacement (V, 3) where it would turn a triangle by more than 60° or shrink it below a quarter.
+def relax(
+    anatomy: Anatomy, field: Array, amounts: tuple[float, ...] = (1.0,), rounds: int = 60, hold: Index | None = None
+) -> Array:
+    """Smooth a displacement (V, 3) where it would turn a triangle by more than 45° or shrink it below a third.
 
-    Smoothing spreads a fold over its neighbours until it is none; elsewhere the field stays as it is.
+    Smoothing spreads a fold over its neighbours until it is none; elsewhere, and at the vertices ``hold``, the field stays.
     """
     triangles, rest = anatomy.triangles, anatomy.vertices
     average = laplacian(anatomy)
@@ -110,7 +115,7 @@ def relax(anatomy: Anatomy, field: Array, amounts: tuple[float, ...] = (1.0,), r
         for amount in amounts:
             now = normals(rest + amount * field)
             length = np.linalg.norm(now, axis=1)
-            bad |= ((now * still).sum(1) < 0.5 * length * size) | (length < 0.25 * size)
+            bad |= ((now * still).sum(1) < 0.7 * length * size) | (length < 0.33 * size)
         bad &= anatomy.is_skin[triangles].all(1)
         if not bad.any():
             break
@@ -118,5 +123,7 @@ def relax(anatomy: Anatomy, field: Array, amounts: tuple[float, ...] = (1.0,), r
         weight[triangles[bad]] = 1
         weight = np.minimum(1, weight + 0.5 * (reach @ weight > 0))
         weight[~anatomy.is_skin] = 0
+        if hold is not None:
+            weight[hold] = 0
         field += 0.6 * weight[:, None] * (average @ field)
     return field

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 
+from functools import lru_cache
+
 import numpy as np
 
-from .anatomy import MM, Anatomy, Array
+from .anatomy import MM, Anatomy, Array, Index
 from .fields import harmonic, laplacian
 
-# mm from the mean of the ears to the axis of the jaw. The joints of the jaw slide forward as it opens, so that it turns as
-# if about an axis well below them, near the middle of the ascending bone.
+# mm from the mean of the ears to the axis of the jaw. The joints of the jaw slide forward as it opens, so that it turns
+# as if about an axis well below them, near the middle of the ascending bone.
 HINGE = (0.0, -26.0, 2.0)
 
 
@@ -21,12 +23,8 @@ def hinge(anatomy: Anatomy) -> Array:
 
 def lip_profile(anatomy: Anatomy) -> Array:
     """(n,) weight of every mouth column: lower lip 1, upper lip 0, meeting near one half at the corners."""
-    mouth, x = anatomy.mouth, anatomy.vertices
-    columns = mouth.rings.shape[1]
-    contact = x[mouth.rings[mouth.contact]]
     side = lip_side(anatomy)
     u = np.clip(1 - np.abs(side), 0, 1)  # 0 at the midline, 1 at the corner
-    assert contact.shape == (columns, 3)
     return np.where(side > 0, 0.47 * u**2.4, 1 - 0.53 * u**2.4)
 
 
@@ -53,6 +51,7 @@ def lip_side(anatomy: Anatomy) -> Array:
     return out
 
 
+@lru_cache(maxsize=2)
 def jaw_weights(anatomy: Anatomy) -> Array:
     """(V,) 1 on the chin and the lower lip, 0 above the upper lip and behind the hinge, harmonic between."""
     x, p = anatomy.vertices, anatomy.points
@@ -78,7 +77,7 @@ def jaw_weights(anatomy: Anatomy) -> Array:
     still[np.concatenate([*anatomy.ears, *anatomy.nostrils, *(eye.rings.ravel() for eye in anatomy.eyes)])] = True
     still &= ~in_mouth
     lips = mouth.rings[max(mouth.border - 1, 0) :]
-    values = [(np.flatnonzero(still), 0.0), (np.flatnonzero(bone & ~still), 1.0)]
+    values: list[tuple[Index, float | Array]] = [(np.flatnonzero(still), 0.0), (np.flatnonzero(bone & ~still), 1.0)]
     values += [(ring, profile) for ring in lips]
     weights = harmonic(anatomy, values)
     weights = np.clip(weights, 0, 1)

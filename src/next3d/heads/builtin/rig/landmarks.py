@@ -26,13 +26,13 @@ class Places:
 
 def nearest_places(anatomy: Anatomy, points: ArrayLike, triangles: Index | None = None) -> Places:
     """The nearest places on the mesh (or on the given triangle ids only) of points (P, 3)."""
-    points = np.atleast_2d(np.asarray(points, float))
+    wanted: Array = np.atleast_2d(np.asarray(points, float))
     ids = np.arange(len(anatomy.triangles)) if triangles is None else np.asarray(triangles)
     corners = anatomy.vertices[anatomy.triangles[ids]]  # (F, 3, 3)
     a, u, v = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     uu, uv, vv = (u * u).sum(1), (u * v).sum(1), (v * v).sum(1)
     faces, weights = [], []
-    for point in points:
+    for point in wanted:
         near = np.argsort(((corners.mean(1) - point) ** 2).sum(1))[:60]
         d = point - a[near]
         best = None
@@ -212,11 +212,11 @@ def contour(anatomy: Anatomy) -> Places:
         seen = (samples - centre) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T
         polar = np.arctan2(seen[:, 0], -seen[:, 1])  # 0 down, + to the subject's left
         radius = np.hypot(seen[:, 0], seen[:, 1])
-        points = []
+        found = []
         for angle in angles:
             reach = np.where(np.abs(polar - angle) < np.radians(2.0), radius, -1) - 0.002 * np.abs(polar - angle)
-            points.append(samples[int(np.argmax(reach))])
-        table[float(yaw)] = np.array(points)
+            found.append(samples[int(np.argmax(reach))])
+        table[float(yaw)] = np.array(found)
     faces, weights = [], []
     for yaw in CONTOUR_YAWS:
         points = table[min(table, key=lambda k: abs(k - abs(yaw)))]

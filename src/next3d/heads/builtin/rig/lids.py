@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anatomy import MM, Anatomy, Array, Eye, smoothstep
+from .anatomy import MM, Anatomy, Array, Eye, Index, smoothstep
 from .fields import relax
 
 CLEARANCE = 0.25  # mm between the ball and the inner side of a moving lid
-OVERCLOSE = 1.2  # mm by which the lids pass each other at full closure, in reserve for larger eyes and raised gaze
+OVERCLOSE = 2.0  # mm by which the lids pass each other at full closure, in reserve for larger eyes and raised gaze
+BULGE = 0.9  # mm by which closed lids stand farther from the ball
 UPPER_SHARE = 0.80  # of the way to closure travelled by the upper lid
 
 
 def reach(eye: Eye) -> Array:
-    """(K,) how far each ring takes part in the motion of its lid: 1 at the margin and inside, 0 at the orbit."""
-    k = np.arange(len(eye.rings))
-    return smoothstep(-0.12, 1.0, np.minimum(k / eye.margin, 1)) * (k > 0)
+    """(K, 1) how far each ring takes part in the motion of its lid: 1 at the margin and inside, 0 at the orbit.
+
+    The fold above the upper lid hardly moves, so that the lid unrolls below it.
+    """
+    return (np.minimum(np.arange(len(eye.rings)) / eye.margin, 1) ** 2.0)[:, None]
 
 
 def elevation(points: Array, centre: Array) -> Array:
@@ -41,7 +44,7 @@ def travel(anatomy: Anatomy, side: int, upper: Array, lower: Array, inner_radius
     """
     eye, (centre, radius) = anatomy.eyes[side], anatomy.spheres[side]
     rest = anatomy.vertices[eye.rings]  # (K, n, 3)
-    angle = np.where(eye.upper, upper, lower) * reach(eye)[:, None]
+    angle = np.where(eye.upper, upper, lower) * reach(eye)
     moved = turn(rest, centre, angle)
     # The lid is pushed out where it would touch; never pulled in.
     d = moved - centre
@@ -75,23 +78,40 @@ def margin_angles(anatomy: Anatomy, side: int) -> tuple[Array, Array]:
 
 def closure(anatomy: Anatomy, side: int, amount: float, over: float = OVERCLOSE) -> Array:
     """(V, 3) the lids closed by ``amount`` (0 open, 1 closed)."""
-    _eye, (_, radius) = anatomy.eyes[side], anatomy.spheres[side]
+    eye, (_, radius) = anatomy.eyes[side], anatomy.spheres[side]
     upper, lower = margin_angles(anatomy, side)
-    meet = lower + (1 - UPPER_SHARE) * (upper - lower)
-    gap = (upper - lower) / max(1e-9, float((upper - lower).max()))  # 0 at the corners
-    extra = over * MM / radius * np.sqrt(np.clip(gap, 0, 1))
-    return travel(anatomy, side, amount * (meet - extra / 2 - upper), amount * (meet + extra / 2 - lower))
+    gap = np.clip((upper - lower) / float((upper - lower).max()), 0, 1)  # 0 at the corners
+    share = 0.5 + (UPPER_SHARE - 0.5) * gap**0.5  # towards the corners the lids meet half-way
+    meet = lower + (1 - share) * (upper - lower)
+    extra = over * MM / radius * gap**0.8
+    field = travel(anatomy, side, amount * (meet - extra / 2 - upper), amount * (meet + extra / 2 - lower))
+    # The closed lids bulge a little, as over a cornea, and in reserve for the lids' other motions.
+    out = anatomy.vertices + field - anatomy.spheres[side][0]
+    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    bulge = np.zeros(anatomy.count)
+    bulge[eye.rings] = reach(eye) * gap**0.8
+    return field + (amount * BULGE * MM * bulge)[:, None] * out
+
+
+def edges(anatomy: Anatomy) -> Index:
+    """Vertices of the lids' margins away from the corners: where lids meet, so that smoothing must leave them alone."""
+    found = []
+    for side, eye in enumerate(anatomy.eyes):
+        upper, lower = margin_angles(anatomy, side)
+        open_columns = (upper - lower) > 0.4 * (upper - lower).max()
+        found.append(eye.rings[eye.margin - 1 : eye.margin + 2, open_columns].ravel())
+    return np.concatenate(found)
 
 
 def blink(anatomy: Anatomy, side: int) -> tuple[Array, Array]:
     """Directions (V, 3) of a blink t and of its corrective t²: together they pass through half and full closure."""
-    half, full = (relax(anatomy, closure(anatomy, side, amount)) for amount in (0.5, 1.0))
+    half, full = (relax(anatomy, closure(anatomy, side, amount), hold=edges(anatomy)) for amount in (0.5, 1.0))
     return 4 * half - full, 2 * full - 4 * half
 
 
 def raise_lids(anatomy: Anatomy, side: int, upper: float, lower: float) -> Array:
     """(V, 3) margins moved along the ball by millimetres at mid-lid, up positive; corners stay."""
-    _eye, (_, radius) = anatomy.eyes[side], anatomy.spheres[side]
+    eye, (_, radius) = anatomy.eyes[side], anatomy.spheres[side]
     high, low = margin_angles(anatomy, side)
     arch = np.clip((high - low) / (high - low).max(), 0, 1) ** 0.7
     return travel(anatomy, side, upper * MM / radius * arch, lower * MM / radius * arch)

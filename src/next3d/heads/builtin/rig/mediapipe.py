@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
-from .anatomy import MIRROR, MM, Anatomy, Array, smoothstep
-from .landmarks import Places, join, lid_paths, lip_paths, nearest_places, ray_places, vertex_places
+from .anatomy import MIRROR, MM, Anatomy, Array, Index
+from .landmarks import Places, lid_paths, lip_paths, nearest_places, vertex_places
 
 TABLE = Path(__file__).with_name("mediapipe.npz")
 IRIS = 5.9  # mm, radius of the visible iris
@@ -24,8 +24,6 @@ IRIS = 5.9  # mm, radius of the visible iris
 # corner of the mouth; numbers are MediaPipe's.
 LEFT_LIDS = ((362, 398, 384, 385, 386, 387, 388, 466, 263), (362, 382, 381, 380, 374, 373, 390, 249, 263))
 RIGHT_LIDS = ((133, 173, 157, 158, 159, 160, 161, 246, 33), (133, 155, 154, 153, 145, 144, 163, 7, 33))
-LEFT_ORBIT = ((463, 414, 286, 258, 257, 259, 260, 467, 359), (463, 341, 256, 252, 253, 254, 339, 255, 359))
-RIGHT_ORBIT = ((243, 190, 56, 28, 27, 29, 30, 247, 130), (243, 112, 26, 22, 23, 24, 110, 25, 130))
 LIPS = (  # border, two lines on the red, the line of contact: upper, lower
     ((61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291), (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)),
     ((76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306), (76, 77, 90, 180, 85, 16, 315, 404, 320, 307, 306)),
@@ -48,7 +46,7 @@ def fractions(points: Array) -> Array:
     return s / s[-1]
 
 
-def along_path(anatomy: Anatomy, path: Array, where: Array) -> Places:
+def along_path(anatomy: Anatomy, path: Index, where: Array) -> Places:
     """Places at fractions of the length of a vertex path."""
     return vertex_places(anatomy, path, np.interp(where, fractions(anatomy.vertices[path]), np.arange(len(path))))
 
@@ -61,15 +59,18 @@ def contours(anatomy: Anatomy, canonical: Array) -> dict[int, tuple[int, Array]]
         for number, face, weight in zip(numbers, places.faces, places.barycentric):
             found[number] = (int(face), weight)
 
+    def lay(numbers: tuple[int, ...], path: Index) -> None:
+        keep(numbers, along_path(anatomy, path, fractions(canonical[list(numbers)])))
+
     for side, lids in enumerate((LEFT_LIDS, RIGHT_LIDS)):
         for path, numbers in zip(lid_paths(anatomy, side), lids):
-            keep(numbers, along_path(anatomy, path, fractions(canonical[list(numbers)])))
+            lay(numbers, path)
     mouth = anatomy.mouth
     rings = np.round(np.linspace(mouth.border, mouth.contact, 4)).astype(int)
     for ring, lips in zip(rings, LIPS):
-        for path, numbers in zip(lip_paths(anatomy, int(ring)), lips):
-            keep(numbers, along_path(anatomy, path, fractions(canonical[list(numbers)])))
-    for ball, (centre, radius), numbers in zip((0, 1), anatomy.spheres, IRIS_RINGS):
+        for path, line in zip(lip_paths(anatomy, int(ring)), lips):
+            lay(line, path)
+    for ball, (centre, radius), rim_numbers in zip((0, 1), anatomy.spheres, IRIS_RINGS):
         member = np.zeros(anatomy.count, bool)
         member[anatomy.eyes[ball].ball] = True
         ids = np.flatnonzero(member[anatomy.triangles].all(1))
@@ -77,7 +78,7 @@ def contours(anatomy: Anatomy, canonical: Array) -> dict[int, tuple[int, Array]]
         # MediaPipe's order on the rim: towards the subject's left, up, right, down.
         offsets = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]]) * rim
         points = centre + np.c_[offsets, np.sqrt(radius**2 - (offsets**2).sum(1))]
-        keep(numbers, nearest_places(anatomy, points, ids))
+        keep(rim_numbers, nearest_places(anatomy, points, ids))
     return found
 
 
@@ -135,14 +136,12 @@ def load() -> Places | None:
 
 
 def main(path: str) -> None:
-    from next3d.heads.builtin.build import anatomy  # the one place that knows the sculpt
+    from next3d.heads.builtin.sculpt import sculpt
 
-    places = register(anatomy(), read_vertices(path))
+    places = register(sculpt().anatomy(), read_vertices(path))
     np.savez_compressed(TABLE, faces=places.faces.astype(np.int32), barycentric=places.barycentric.astype(np.float32))
     print(f"wrote the places of {len(places.faces)} landmarks to {TABLE.name}")
 
 
 if __name__ == "__main__":
     main(sys.argv[1])
-
-_ = (smoothstep, join, ray_places, LEFT_ORBIT, RIGHT_ORBIT)

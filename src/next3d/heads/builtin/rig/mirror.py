@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .anatomy import MIRROR, Array
+from .anatomy import MIRROR, Anatomy, Array, Index
 
 
 def partner(name: str) -> str:
@@ -26,8 +26,15 @@ def parameter_mirror(names: Sequence[str], odd: Sequence[str]) -> Array:
     return matrix
 
 
-def mirror_rotation_feature(directions: Array, mirror: Array) -> Array:
+def mirror_rotation_feature(directions: Array, mirror: Index) -> Array:
     """The mirror image of pose correctives (36, V, 3): joints neck, jaw, left eye, right eye × 9 entries of R − I."""
     signs = np.outer(MIRROR, MIRROR).ravel()[None, :, None, None]  # entry (i, j) of M R M
     by_joint = directions.reshape(4, 9, -1, 3)[[0, 1, 3, 2]] * signs
     return (by_joint[:, :, mirror] * MIRROR).reshape(directions.shape)
+
+
+def symmetrise(anatomy: Anatomy, directions: Array, names: Sequence[str], odd: Sequence[str]) -> Array:
+    """Directions (n, V, 3) made exact mirror images of their partners."""
+    matrix = parameter_mirror(names, odd)
+    mirrored = np.tensordot(matrix, directions[:, anatomy.mirror] * MIRROR, 1)
+    return (directions + mirrored) / 2

@@ -177,17 +177,18 @@ def rotation(axis: int, degrees: float) -> Array:
 def named(c: Clay) -> dict[str, Array]:
     """Raw fields of the named directions, in metres per standard deviation, before eyes and ears are made to ride."""
     a, p, at = c.anatomy, c.p, c.at
-    x, y, z, v = c.x, c.y, c.z, a.vertices
+    x, y, z = c.x, c.y, c.z
     eye, chin, ear = p["eye"], p["chin"], p["ear"]
     s: dict[str, Array] = {}
     brow = eye[1] + 20 * MM
     above = smoothstep(eye[1] - 10 * MM, p["vertex"][1], y)
     behind = smoothstep(0, -120 * MM, z)
-    middle = np.exp(-(((y - (eye[1] + chin[1]) / 2) / (75 * MM)) ** 2))
     s["headWidth"] = c.along(0, 0.036 * x * c.head)
     s["headHeight"] = c.along(1, 6.0 * MM * above)
     s["headDepth"] = c.along(2, -6.0 * MM * behind * c.head)
-    s["faceWidth"] = c.along(0, 0.040 * x * smoothstep(-70 * MM, 10 * MM, z) * np.exp(-(((y + 0.02) / 0.075) ** 2)))
+    s["faceWidth"] = c.along(
+        0, 0.040 * x * smoothstep(-70 * MM, 10 * MM, z) * np.exp(-(((y - eye[1] + 46 * MM) / (75 * MM)) ** 2))
+    )
     fall = smoothstep(eye[1] + 6 * MM, chin[1], y)
     s["faceLength"] = c.along(1, -4.5 * MM * fall * c.head * smoothstep(-110 * MM, 10 * MM, z))
     mid = np.exp(-(((y - p["subnasale"][1]) / (38 * MM)) ** 2)) * np.exp(-((x / (42 * MM)) ** 2)) * c.front
@@ -265,8 +266,6 @@ def named(c: Clay) -> dict[str, Array]:
     s["lidsAside"] = opened - a.reflect(opened)
     bend = (y - eye[1]) / (100 * MM)
     s["faceBend"] = c.along(0, 1.6 * MM * (bend**2 * np.sign(bend)) * -c.front * c.head)
-    assert v.shape == s["faceBend"].shape
-    assert middle.shape == x.shape
     return s
 
 
@@ -388,13 +387,14 @@ def harmonics(c: Clay) -> tuple[list[Array], list[Array]]:
     radius = np.linalg.norm(d, axis=1)
     polar, azimuth = np.arccos(np.clip(d[:, 1] / radius, -1, 1)), np.arctan2(d[:, 0], d[:, 2])
     window = (0.35 + 0.65 * smoothstep(-60 * MM, 20 * MM, c.z)) * c.head * smoothstep(8 * MM, 40 * MM, radius)
-    even, odd = [], []
+    even: list[Array] = []
+    odd: list[Array] = []
     for degree in DEGREES_EVEN:
         amplitude = 0.5 * MM * (3 / degree) ** 0.8
         for order in range(degree + 1):
             wave = sph_harm_y(degree, order, polar, azimuth)
-            for part, into in ((wave.real, even), (wave.imag, odd)):
-                if (into is odd and (order == 0 or degree not in DEGREES_ODD)) or radius is None:
+            for part, into, share in ((wave.real, even, 1.0), (wave.imag, odd, 0.6)):
+                if into is odd and (order == 0 or degree not in DEGREES_ODD):
                     continue
                 scale = np.sqrt(np.mean(part[(c.z > 0) & a.is_skin] ** 2))
                 into.append(

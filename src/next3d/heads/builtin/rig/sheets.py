@@ -13,8 +13,7 @@ import torch
 
 from next3d.raster import interpolate, rasterize
 
-from .anatomy import MM, Anatomy, Array, smoothstep, vertex_normals
-from .expressions import lip_side  # noqa: F401
+from .anatomy import MM, Anatomy, Array, vertex_normals
 
 LIGHTS = (  # direction, colour, wrap
     ((-0.55, 0.65, 0.75), (0.85, 0.82, 0.77), 0.15),
@@ -48,7 +47,7 @@ class Painter:
 
     def albedo(self, rest: Array, label: Array) -> Array:
         """Colours (P, 3) of points by their place on the neutral head."""
-        color = np.tile(SKIN, (len(rest), 1))
+        color: Array = np.tile(np.array(SKIN), (len(rest), 1))
         ax = np.abs(rest[:, 0])
         p = self.anatomy.points
         for (x, y), (sx, sy) in (
@@ -70,12 +69,12 @@ class Painter:
             (centre, radius), _ = self.anatomy.spheres
             d = (rest[ball] * np.sign(rest[ball][:, :1]) ** np.array([1, 0, 0]) - centre) / radius
             r = np.hypot(d[:, 0], d[:, 1]) * 12
-            paint = np.tile((0.88, 0.85, 0.82), (ball.sum(), 1))
+            eye = np.tile((0.88, 0.85, 0.82), (ball.sum(), 1))
             front = d[:, 2] > 0
-            paint[(r < 5.9) & front] = (0.30, 0.22, 0.13)
-            paint[(r > 5.0) & (r < 5.9) & front] = (0.16, 0.11, 0.07)
-            paint[(r < 2.4) & front] = (0.02, 0.02, 0.02)
-            color[ball] = paint
+            eye[(r < 5.9) & front] = (0.30, 0.22, 0.13)
+            eye[(r > 5.0) & (r < 5.9) & front] = (0.16, 0.11, 0.07)
+            eye[(r < 2.4) & front] = (0.02, 0.02, 0.02)
+            color[ball] = eye
         return color
 
     def __call__(
@@ -137,6 +136,3 @@ def grid(pictures: list[Array], columns: int) -> Array:
     blank = np.zeros_like(pictures[0])
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     return np.concatenate([np.concatenate(row + [blank] * (columns - len(row)), 1) for row in rows], 0)
-
-
-_ = (smoothstep, Path, sys)

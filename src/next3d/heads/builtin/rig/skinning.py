@@ -101,7 +101,7 @@ def arc_correctives(anatomy: Anatomy, weight: Array, joint: Array, degrees: Arra
 
 
 GAZE_UP, GAZE_DOWN = np.radians(25.0), np.radians(30.0)  # turns at which the lids were measured
-LIDS_UP, LIDS_DOWN = (2.3, 1.8), (-3.4, -1.9)  # mm that the upper and the lower margin go with them
+LIDS_UP, LIDS_DOWN = (2.1, 2.0), (-3.2, -1.9)  # mm that the upper and the lower margin go with them
 
 
 def gaze_correctives(anatomy: Anatomy, side: int) -> Array:
