@@ -13,7 +13,7 @@ from next3d.data.synthesis.noise import hashed
 from next3d.data.synthesis.parts import Part, ellipsoid, unit
 from next3d.data.synthesis.skin import recede, smoothstep
 
-LOCKS = 620
+LOCKS = 540
 
 
 @lru_cache(maxsize=4)
@@ -73,7 +73,7 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     # parted hair flows away from the part, falls at the sides, and goes back a little
     part_side = np.where(np.abs(x - part_at) < 0.05, side_sign, np.sign(x - part_at))
     parted = unit(np.stack([part_side * (0.75 + 0 * x), -0.35 + 0 * x, -0.30 + 0.25 * front], 1))
-    steps = 9
+    steps = 8
     long = q("hair_length")
     if style_name == "crop":
         comb = unit(away + np.array([0, 0, 0.25]))
@@ -109,7 +109,7 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
         lift, gravity = 0.25 + 0.3 * top, 1.3 + 0 * x
         layer = layer * 1.15 + 0.2 * cm
         width = 1.45 * width
-        steps = 13
+        steps = 11
         guard = 46 + 22 * random[4]
         swing = (1.6 if style_name == "long" else 1.0) * swing
         turns = turns * (1.6 if style_name == "long" else 1.0)
@@ -120,7 +120,7 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
         swing = 0 * swing
         curl, turns = (0.42 + 0.2 * wave) * cm + 0 * x, 2.0 + 0.8 * random[3]
         width = 0.42 * width + 0.16 * cm
-        steps = 13
+        steps = 11
     else:  # bun
         knot = np.array([0, 6.5 + 2.5 * np.tanh(axis["hair_part"]), -9.5])
         comb = unit(knot - at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def samples_per_side(resolution: int) -> int:
 
 def texture_resolution(resolution: int) -> int:
     """Texels along each side of the atlas for pictures of a resolution."""
-    return 256 if resolution <= 160 else 512 if resolution <= 384 else 768
+    return 256 if resolution <= 160 else 512
 
 
 def render(
@@ -120,7 +121,7 @@ def draw(
     reach = 0.045 * float(camera.intrinsics[0, 0]) * size
     shading.shade(
         face, weights, depth, solid.faces, solid.points, solid.normals, solid.colours, solid.tangents, solid.uvs,
-        solid.materials, solid.labels, texture, texture_labels, eye, lights, shadow, frame, bias, samples,
+        solid.materials, solid.labels, texture, texture_labels, eye, lights, _patterns(samples), shadow, frame, bias, samples,
         np.float32(reach), scene.mouth, image, part, normal_image,
     )  # fmt: skip
     covered = face >= 0
@@ -139,10 +140,15 @@ def draw(
         camera.project(torch.from_numpy(scene.landmarks))[0].numpy(),
     )
     shading.resolve(
-        image, covered, part, depth, normal_image, samples, background, picture.image, picture.parts, picture.depth,
+        image, covered, part, depth, normal_image, samples, background, shading.DISPLAY, picture.image, picture.parts, picture.depth,
         picture.normals,
     )  # fmt: skip
     return picture
+
+
+@cache
+def _patterns(samples: int) -> np.ndarray:
+    return shading.sample_patterns(samples)
 
 
 def _visible(meshes: Meshes, camera: Camera, size: int) -> Fragments:

@@ -6,25 +6,30 @@ smooth after averaging and every picture is the same on every run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numba
 import numpy as np
 
+from next3d.data.synthesis.compiled import compiled
 from next3d.data.synthesis.parts import EYES, FLESH, FUR, HEAD, LIPS, MATTE, MOUTH, SHINY, SKIN
 
 OCCLUSION_PAIRS = 4
 SHADOW_TAPS = 4
 
 
-def _compile(function: Callable) -> Callable:
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder to cache the machine code in: compile again in each process
-        return numba.njit(nogil=True, error_model="numpy")(function)
+def sample_patterns(samples: int) -> np.ndarray:
+    """(S², PAIRS + TAPS, 2) float32 offsets in the unit disc: for each sample of a pixel, where it looks around."""
+    count = samples * samples
+    sample, pair = np.meshgrid(np.arange(count), np.arange(OCCLUSION_PAIRS), indexing="ij")
+    angle = 2.399963 * 0.5 * sample + np.pi * pair / OCCLUSION_PAIRS
+    radius = 0.25 + 0.75 * (pair + 0.5) / OCCLUSION_PAIRS
+    around = np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1)
+    sample, tap = np.meshgrid(np.arange(count), np.arange(SHADOW_TAPS), indexing="ij")
+    place = tap * count + (sample * 7) % count
+    angle, radius = 2.399963 * place, np.sqrt((tap + (((sample * 5) % count) + 0.5) / count) / SHADOW_TAPS)
+    shadow = np.stack([radius * np.sin(angle), radius * np.cos(angle)], -1)
+    return np.concatenate([around, shadow], 1).astype(np.float32)
 
 
-@_compile
+@compiled
 def _streak(u, v):
     """Noise in [0, 1] that varies quickly across a lock and slowly along it."""
     total = np.float32(0.0)
@@ -46,7 +51,7 @@ def _streak(u, v):
     return total
 
 
-@_compile
+@compiled
 def _power(x, n):
     """x to the power 2ⁿ."""
     for _ in range(n):
@@ -54,11 +59,11 @@ def _power(x, n):
     return x
 
 
-@_compile
-def occlusion(depth, row, column, reach, turn):
+@compiled
+def occlusion(depth, row, column, reach, offsets):
     """How deep a sample lies in a valley of the depth picture, 0 to 1; a plane at any slant has 0.
 
-    ``reach`` is the radius in samples per unit of depth × depth, ``turn`` an angle.
+    ``reach`` over the depth is the radius in samples; ``offsets`` (PAIRS, 2) lie in the unit disc.
     """
     height, width = depth.shape
     here = depth[row, column]
@@ -66,9 +71,7 @@ def occlusion(depth, row, column, reach, turn):
     scale = 0.045  # world units: 1.8 cm
     total = 0.0
     for k in range(OCCLUSION_PAIRS):
-        angle = turn + 3.14159265 * k / OCCLUSION_PAIRS
-        size = radius * (0.25 + 0.75 * (k + 0.5) / OCCLUSION_PAIRS)
-        dx, dy = int(np.rint(size * np.cos(angle))), int(np.rint(size * np.sin(angle)))
+        dx, dy = int(np.rint(radius * offsets[k, 0])), int(np.rint(radius * offsets[k, 1]))
         pair = 0.0
         for sign in (-1, 1):
             r, c = row + sign * dy, column + sign * dx
@@ -83,17 +86,18 @@ def occlusion(depth, row, column, reach, turn):
     return total / OCCLUSION_PAIRS
 
 
-@_compile
+@compiled
 def shade(
     face, weights, depth, faces, points, normals, colours, tangents, uvs, materials, labels, texture, texture_labels,
-    eye, light, shadow, shadow_frame, shadow_bias, samples, reach, mouth_point, image, part, normal_image,
+    eye, light, patterns, shadow, shadow_frame, shadow_bias, samples, reach, mouth_point, image, part, normal_image,
 ):  # fmt: skip
     """Fill image (H, W, 3) with display colours in linear light, part (H, W) and normal_image (H, W, 3).
 
     face (H, W), weights (H, W, 3), depth (H, W): visibility. faces (F, 3), materials (F,), labels (F,).
     points, normals, colours (P, 4), tangents, uvs (P, 2): vertices, world units. texture (T, T, 4): the head's atlas.
-    eye (3,): the camera. light (8, 3). shadow (K, K): depth from the key light, and shadow_frame (3, 4) from world to
-    it. mouth_point (3,): behind it the inside of the head is dark.
+    eye (3,): the camera. light (8, 3). patterns: see :func:`sample_patterns`. shadow (K, K): depth from the key light, and shadow_frame (3, 4) from world to
+    it. mouth_point (6,): a point between the lips and the direction out of the mouth, behind
+    which light fades.
     """
     height, width = face.shape
     size = texture.shape[0]
@@ -173,7 +177,6 @@ def shade(
             facing = min(max(facing, np.float32(0.0)), np.float32(1.0))
 
             sub = (row % samples) * samples + column % samples
-            turn = 2.399963 * sub
             # Shadow of the key light
             open_key = np.float32(1.0)
             front = nx * light[0, 0] + ny * light[0, 1] + nz * light[0, 2]
@@ -188,13 +191,12 @@ def shade(
                 blocked = 0
                 spread = np.float32(shadow_size) * np.float32(0.0085)
                 for k in range(SHADOW_TAPS):
-                    angle = turn + 2.399963 * (k * samples * samples + sub * 0.61803)
-                    radius = spread * np.sqrt((k + 0.5) / SHADOW_TAPS)
-                    i, j = int(np.rint(sv + radius * np.sin(angle))), int(np.rint(su + radius * np.cos(angle)))
+                    i = int(np.rint(sv + spread * patterns[sub, OCCLUSION_PAIRS + k, 0]))
+                    j = int(np.rint(su + spread * patterns[sub, OCCLUSION_PAIRS + k, 1]))
                     if 0 <= i < shadow_size and 0 <= j < shadow_size and shadow[i, j] < sd - shadow_bias:
                         blocked += 1
                 open_key = np.float32(1 - blocked / SHADOW_TAPS)
-            closed = np.float32(occlusion(depth, row, column, reach, turn * 0.5))
+            closed = np.float32(occlusion(depth, row, column, reach, patterns[sub]))
             ambient = 1 - np.float32(0.80) * closed
             if label == MOUTH:  # light fades into the mouth
                 inside = (
@@ -291,7 +293,7 @@ def shade(
             )  # fmt: skip
 
 
-@_compile
+@compiled
 def glaze(face, weights, depth, solid_depth, faces, points, normals, colours, eye, light, solid, image, part, background, samples, label):
     """Lay lenses over what is behind them: a tint with the opacity in colours[:, 3], and a reflection of the sky."""
     height, width = face.shape
@@ -335,19 +337,24 @@ def glaze(face, weights, depth, solid_depth, faces, points, normals, colours, ey
                 part[row, column] = label
 
 
-@_compile
-def _display(x):
-    """Linear light to sRGB in [0, 1], with a soft shoulder above 0.7."""
-    if x > 0.7:
-        y = x - 0.7
-        x = 0.7 + y / (1 + y / 0.3)
-    if x <= 0.0031308:
-        return 12.92 * max(x, 0.0)
-    return 1.055 * x ** (1 / 2.4) - 0.055
+def _display_table() -> np.ndarray:
+    """sRGB in [0, 1] for linear light 0 … 2 in 8,192 steps, with a soft shoulder above 0.7."""
+    x = np.arange(8193) / 4096
+    over = np.maximum(x - 0.7, 0)
+    x = np.minimum(x, 0.7) + over / (1 + over / 0.3)
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
-@_compile
-def resolve(image, solid, part, depth, normal_image, samples, background, picture, parts, depths, normals):
+DISPLAY = _display_table()
+
+
+@compiled
+def _display(x, table):
+    return table[int(min(max(x, np.float32(0.0)), np.float32(2.0)) * np.float32(4096) + np.float32(0.5))]
+
+
+@compiled
+def resolve(image, solid, part, depth, normal_image, samples, background, table, picture, parts, depths, normals):
     """Average S×S samples over the background (R, R, 3) into picture (R, R, 3) uint8, and the auxiliary pictures.
 
     A pixel's part is that of most of its samples; its depth and normal are averaged over the samples of that part.
@@ -360,14 +367,16 @@ def resolve(image, solid, part, depth, normal_image, samples, background, pictur
             r = g = b = 0.0
             votes[:] = 0
             back_r, back_g, back_b = (
-                _display(background[row, column, 0]), _display(background[row, column, 1]), _display(background[row, column, 2])
+                _display(background[row, column, 0], table),
+                _display(background[row, column, 1], table),
+                _display(background[row, column, 2], table),
             )  # fmt: skip
             for i in range(row * samples, row * samples + samples):
                 for j in range(column * samples, column * samples + samples):
                     if solid[i, j]:
-                        r += _display(image[i, j, 0])
-                        g += _display(image[i, j, 1])
-                        b += _display(image[i, j, 2])
+                        r += _display(image[i, j, 0], table)
+                        g += _display(image[i, j, 1], table)
+                        b += _display(image[i, j, 2], table)
                     else:
                         r, g, b = r + back_r, g + back_g, b + back_b
                     votes[part[i, j]] += 1

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
 from next3d.data.synthesis.anatomy import BROWS, EYES, OUTER_LIPS, Anatomy, anatomy
+from next3d.data.synthesis.compiled import compiled
 from next3d.data.synthesis.identity import Identity, linear
 from next3d.data.synthesis.noise import fractal_noise, spots, value_noise
 from next3d.data.synthesis.parts import EYES as EYE_PART
 from next3d.data.synthesis.parts import LIPS, MOUTH, SKIN
 
 IRIS_RADIUS = 0.60  # centimetres on an average eyeball
-GLOSS = {"skin": 0.22, "lips": 0.55, "eyes": 1.0, "mouth": 0.5}
+GLOSS_SKIN, GLOSS_LIPS, GLOSS_EYES, GLOSS_MOUTH = 0.22, 0.55, 1.0, 0.5
 
 
 def smoothstep(low: ArrayLike, high: ArrayLike, x: np.ndarray) -> np.ndarray:
@@ -55,14 +57,12 @@ def to_curve(points: np.ndarray, curve: np.ndarray, closed: bool) -> tuple[np.nd
     return np.where(inside, -distance, distance), place
 
 
-@dataclass(frozen=True)
-class Fields:
+class Fields(NamedTuple):
     """Masks and fixed patterns over the texels of an atlas; each (T,) float32, computed once per resolution.
 
     People share the patterns and differ in their strength, so that a person stays a smooth function of the latent.
     """
 
-    shape: tuple[int, int]
     part: np.ndarray  # 1 on the left eyeball, 2 on the right, 0 on skin
     inner: np.ndarray  # the inside of the mouth
     lips: np.ndarray
@@ -92,7 +92,6 @@ class Fields:
     strands: np.ndarray
     iris: np.ndarray  # centimetres from the eye's axis, on the ball; far away elsewhere
     iris_fibre: np.ndarray
-    texels: np.ndarray = field(repr=False)  # (T, 3) normalised positions, for those who need more
 
 
 def landmarks_of(face: Anatomy) -> np.ndarray:
@@ -227,11 +226,10 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
         hairline=face.above_hairline(position), temples=bell(azimuth - 27, 12), moustache=moustache, goatee=goatee, jaw=jaw,
         hollow=hollow, crease=crease, mottle=fractal_noise(points * 0.45 + 20, 3, 1),
         mottle_other=fractal_noise(points * 0.7 + 30, 3, 2), fine=fractal_noise(points * 5 + 50, 2, 4), freckle=freckle,
-        freckle_rank=freckle_rank, dots=dots, strands=strands, iris=off, iris_fibre=fibre, texels=points,
+        freckle_rank=freckle_rank, dots=dots, strands=strands, iris=off, iris_fibre=fibre,
     )  # fmt: skip
     # The back of the skull mirrors no seam: patterns are functions of 3D position, so both sides of it agree.
     return Fields(
-        shape=(resolution, resolution),
         **{k: v if k == "part" else v.astype(np.float32) for k, v in arrays.items()},
     )
 
@@ -249,127 +247,155 @@ class Skin:
     label: np.ndarray
 
 
+class Palette(NamedTuple):
+    """What decides a person's atlas: sRGB colours (3,) and amounts."""
+
+    skin: np.ndarray
+    lips: np.ndarray
+    iris: np.ndarray
+    brow: np.ndarray
+    hair: np.ndarray
+    eye_shadow: np.ndarray
+    mottling: float
+    mottling_other: float
+    flush: float
+    lines: float
+    freckles: float
+    makeup: float
+    brow_thickness: float
+    brow_rise: float
+    brow_density: float
+    moustache: float
+    goatee: float
+    jaw: float
+    stubble: float  # 0 where a beard grows
+    scalp: float
+    recede: float
+
+    @staticmethod
+    def of(who: Identity) -> Palette:
+        axis, q = who.axis, who.quantile
+        blotches = 0.9 + 0.65 * np.tanh(axis["blotches"])
+        tint = 0.5 * who.iris + 0.5 * np.array([0.42, 0.24, 0.30])
+        has = {"moustache": (1, 0, 0), "goatee": (1, 1, 0)}.get(who.beard, (1, 1, 1) if who.beard != "none" else (0, 0, 0))
+        return Palette(
+            who.skin,
+            who.lips,
+            who.iris,
+            who.brow_colour,
+            who.hair_colour,
+            tint * (0.5 + 0.5 * who.skin.mean()),
+            float(blotches * (0.7 + 0.3 * np.tanh(axis["age"]))),
+            float(blotches * 0.4 * np.tanh(axis["skin_warmth"])),
+            float((0.22 + 0.22 * np.tanh(axis["blush"])) * (0.65 + 0.35 * who.skin.mean())),
+            float(0.34 * np.clip(q("age") - 0.45, 0, 1)),
+            float(np.clip(q("freckles") - 0.62, 0, 1) / 0.38),
+            float(np.clip(q("makeup") - 0.62, 0, 1) / 0.38),
+            float(0.36 * np.exp(0.22 * np.clip(axis["brow_thickness"], -2, 2))),
+            float(0.16 * np.tanh(axis["brow_tilt"])),
+            float(0.80 + 0.12 * np.tanh(axis["brow_density"])),
+            *(float(value) for value in has),
+            float(0.30 + 0.10 * np.tanh(axis["beard_length"])) if who.beard == "stubble" else 0.0,
+            {"bald": 0.0, "buzz": 0.62}.get(who.hair, 0.9),
+            recede(who),
+        )
+
+
 def paint(face: Anatomy, who: Identity, resolution: int) -> Skin:
     """A person's atlas: albedo in linear light, gloss and part codes."""
-    at = paint_fields(face, resolution)
-    axis, q = who.axis, who.quantile
-    rgb = np.empty((len(at.part), 3), np.float32)
+    fields = paint_fields(face, resolution)
+    colour = np.empty((resolution, resolution, 4), np.float32)
+    label = np.empty((resolution, resolution), np.uint8)
+    _paint(fields, Palette.of(who), LINEAR, colour.reshape(-1, 4), label.reshape(-1))
+    return Skin(colour, label)
 
-    def blend(weight: np.ndarray, colour: ArrayLike) -> None:
-        nonlocal rgb
-        rgb += weight[:, None] * (np.asarray(colour, np.float32) - rgb)
 
+LINEAR = linear(np.arange(4097) / 4096).astype(np.float32)
+
+
+@compiled
+def _step(low, high, x):
+    t = min(max((x - low) / (high - low), 0.0), 1.0)
+    return t * t * (3 - 2 * t)
+
+
+@compiled
+def _taper(place):
+    """Thickness along a brow, from the nose to the temple."""
+    if place < 0.12:
+        return 0.5 + 0.45 * place / 0.12
+    if place < 0.4:
+        return 0.95 + 0.05 * (place - 0.12) / 0.28
+    if place < 0.75:
+        return 1.0 - 0.38 * (place - 0.4) / 0.35
+    return 0.62 - 0.50 * (place - 0.75) / 0.25
+
+
+@compiled
+def _paint(at, who, table, colour, label):
+    """Paint every texel: colour (T, 4) linear RGB and gloss, label (T,)."""
     skin = who.skin
-    dark = 1 - skin.mean()
-    rgb[:] = skin
-    blotches = 0.5 + 0.5 * np.tanh(axis["blotches"])
-    tone = at.mottle * np.float32(0.7 + 0.3 * np.tanh(axis["age"])) + at.mottle_other * np.float32(
-        0.4 * np.tanh(axis["skin_warmth"])
-    )
-    rgb *= 1 + tone[:, None] * np.array([0.012, 0.03, 0.034], np.float32) * np.float32(0.4 + 1.3 * blotches)
-    rgb *= 1 + 0.012 * at.fine[:, None]
-    flush = (0.22 + 0.22 * np.tanh(axis["blush"])) * (1 - 0.35 * dark)
-    rosy = skin * np.array([1.06, 0.72, 0.70])
-    blend(np.float32(1.5 * flush) * at.cheeks, rosy)
-    blend(np.float32(0.75 * flush + 0.12) * at.warm, rosy)
-    blend(0.22 * at.socket, skin * np.array([0.80, 0.66, 0.68]))
-    blend(0.05 * at.forehead, np.minimum(skin * 1.12, 1))
-    blend(np.float32(0.34 * np.clip(q("age") - 0.45, 0, 1)) * at.crease, skin * np.array([0.66, 0.50, 0.46]))
-    freckled = np.float32(np.clip(q("freckles") - 0.62, 0, 1) / 0.38)
-    if freckled > 0:
-        size = 0.30 * (0.5 + 0.5 * at.freckle_rank)
-        where = np.clip(at.cheeks * 1.3 + at.warm + 0.3 * at.forehead + 0.12, 0, 1)
-        weight = smoothstep(size, 0.55 * size, at.freckle) * (at.freckle_rank < 0.25 + 0.6 * freckled) * where
-        blend(0.6 * freckled * weight, skin * np.array([0.70, 0.52, 0.42]))
-    blend(0.85 * at.hollow, skin * np.array([0.22, 0.12, 0.10]))
-    # Lips, with a darker seam
-    blend(0.92 * at.lips, who.lips)
-    rgb *= 1 + at.lips[:, None] * 0.05 * at.fine[:, None]
-    # Eyes: shadow, lashes and water line are on the lids
-    makeup = np.float32(np.clip(q("makeup") - 0.62, 0, 1) / 0.38)
-    if makeup > 0:
-        tint = 0.5 * who.iris + 0.5 * np.array([0.42, 0.24, 0.30])
-        blend(0.55 * makeup * at.shadow, tint * (0.5 + 0.5 * skin.mean()))
-    blend(0.5 * at.water_line, np.minimum(skin * np.array([1.02, 0.74, 0.72]), 1))
-    blend((0.80 + 0.15 * makeup) * at.lash, np.array([0.07, 0.05, 0.05]))
-    # Brows: an arch that tapers, drawn with strokes
-    place = np.clip(at.brow_place, 0, 1)
-    thick = (
-        0.36
-        * np.exp(0.22 * np.clip(axis["brow_thickness"], -2, 2))
-        * np.interp(place, [0, 0.12, 0.4, 0.75, 1], [0.5, 0.95, 1, 0.62, 0.12])
-    )
-    rise = np.float32(0.16 * np.tanh(axis["brow_tilt"])) * (place - 0.35) + 0.05
-    edge = np.abs(at.brow - rise) / np.maximum(thick, 0.03)
-    brow = (
-        smoothstep(1.25, 0.55, edge + 0.55 * (at.brow_stroke - 0.5))
-        * (at.brow_place >= 0)
-        * smoothstep(0, 0.05, at.brow_place)
-    )
-    brow *= smoothstep(1.0, 0.95, at.brow_place)
-    blend(
-        np.float32(0.80 + 0.12 * np.tanh(axis["brow_density"])) * brow * (0.78 + 0.22 * at.brow_stroke), who.brow_colour
-    )
-    # Stubble and the skin under beard and hair
-    beard = beard_mask(who, at)
-    if who.beard == "stubble":
-        spot = smoothstep(0.45, 0.18, at.dots)
-        blend(
-            beard * np.float32(0.30 + 0.10 * np.tanh(axis["beard_length"])) * (0.55 + 0.45 * spot),
-            0.75 * who.brow_colour,
-        )
-    else:
-        blend(beard * 0.72, 0.8 * who.brow_colour)
-    cover = scalp_cover(who, at.hairline, at.temples)
-    if cover is not None:
-        strands = 0.7 + 0.5 * at.strands
-        blend(cover, np.zeros(3))
-        rgb += cover[:, None] * (who.hair_colour * 0.62) * strands[:, None]
-
-    gloss = np.full(len(rgb), GLOSS["skin"], np.float32)
-    gloss += 0.10 * at.warm + 0.06 * at.forehead - 0.12 * at.socket
-    gloss += (GLOSS["lips"] + 0.3 * makeup - gloss) * at.lips
-    gloss *= 1 - 0.6 * np.maximum(beard, cover if cover is not None else 0)
-
-    # Eyeballs
-    ball = (at.part == 1) | (at.part == 2)
-    r = at.iris[ball]
-    white = np.array([0.90, 0.885, 0.87]) * (1 - 0.10 * smoothstep(0.7, 1.6, r)[:, None] * np.array([0.3, 1, 1]))
-    fibre = 0.72 + 0.56 * at.iris_fibre[ball]
-    inner = smoothstep(0.46, 0.22, r)
-    iris = who.iris * fibre[:, None] * (1 + 0.55 * inner[:, None] * np.array([1.0, 0.85, 0.5]))
-    iris = iris * (1 - 0.72 * smoothstep(0.47, IRIS_RADIUS, r)[:, None])  # limbal ring
-    iris = iris * (1 - smoothstep(0.275, 0.235, r)[:, None])  # pupil
-    eye = white + smoothstep(IRIS_RADIUS + 0.05, IRIS_RADIUS - 0.03, r)[:, None] * (iris - white)
-    rgb[ball], gloss[ball] = eye, GLOSS["eyes"]
-    # The inside of the cheeks and lips
-    blend(at.inner, np.array([0.50, 0.20, 0.18]))
-    gloss += (GLOSS["mouth"] - gloss) * at.inner
-
-    label = np.full(len(rgb), SKIN, np.uint8)
-    label[at.lips > 0.5] = LIPS
-    label[ball] = EYE_PART
-    label[at.inner > 0.5] = MOUTH
-    colour = np.concatenate([linear(np.clip(rgb, 0, 1)), gloss[:, None]], 1).astype(np.float32)
-    return Skin(colour.reshape(*at.shape, 4), label.reshape(at.shape))
-
-
-def beard_mask(who: Identity, at: Fields) -> np.ndarray:
-    """(T,) where a person's beard grows, in [0, 1]."""
-    if who.beard == "none":
-        return np.zeros_like(at.moustache)
-    if who.beard == "moustache":
-        return at.moustache
-    small = np.maximum(at.moustache, at.goatee)
-    return small if who.beard == "goatee" else np.maximum(small, at.jaw)
-
-
-def scalp_cover(who: Identity, hairline: np.ndarray, temples: np.ndarray) -> np.ndarray | None:
-    """(T,) how densely hair covers the scalp, in [0, 1]; None for the bald."""
-    if who.hair == "bald":
-        return None
-    line = hairline - recede(who) * (0.4 + temples)
-    return (0.9 if who.hair != "buzz" else 0.62) * smoothstep(-0.25, 0.55, line)
+    for t in range(len(label)):
+        if at.part[t] > 0:  # an eyeball
+            r = at.iris[t]
+            red_rim = 0.10 * _step(0.7, 1.6, r)
+            inner, limbus = _step(0.46, 0.22, r), 1 - 0.72 * _step(0.47, IRIS_RADIUS, r)
+            pupil, edge = 1 - _step(0.275, 0.235, r), _step(IRIS_RADIUS + 0.05, IRIS_RADIUS - 0.03, r)
+            fibre = 0.72 + 0.56 * at.iris_fibre[t]
+            for k in range(3):
+                white = (0.90, 0.885, 0.87)[k] * (1 - red_rim * (0.3, 1.0, 1.0)[k])
+                iris = who.iris[k] * fibre * (1 + 0.55 * inner * (1.0, 0.85, 0.5)[k]) * limbus * pupil
+                colour[t, k] = table[int(min(max(white + edge * (iris - white), 0.0), 1.0) * 4096 + 0.5)]
+            colour[t, 3] = GLOSS_EYES
+            label[t] = EYE_PART
+            continue
+        lips, fine, socket, warm = at.lips[t], at.fine[t], at.socket[t], at.warm[t]
+        tone = at.mottle[t] * who.mottling + at.mottle_other[t] * who.mottling_other
+        freckle = 0.0
+        if who.freckles > 0 and at.freckle_rank[t] < 0.25 + 0.6 * who.freckles:
+            size = 0.15 + 0.15 * at.freckle_rank[t]
+            where = min(at.cheeks[t] * 1.3 + warm + 0.3 * at.forehead[t] + 0.12, 1.0)
+            freckle = 0.6 * who.freckles * where * _step(size, 0.55 * size, at.freckle[t])
+        brow, place = 0.0, at.brow_place[t]
+        if place >= 0 and abs(at.brow[t]) < 1.5:
+            thick = max(who.brow_thickness * _taper(place), 0.03)
+            edge = abs(at.brow[t] - who.brow_rise * (place - 0.35) - 0.05) / thick
+            brow = _step(1.25, 0.55, edge + 0.55 * (at.brow_stroke[t] - 0.5)) * _step(0.0, 0.05, place) * _step(1.0, 0.95, place)
+        brow_ink = who.brow_density * brow * (0.78 + 0.22 * at.brow_stroke[t])
+        beard = max(who.moustache * at.moustache[t], who.goatee * at.goatee[t], who.jaw * at.jaw[t])
+        if who.stubble > 0:
+            beard_ink, beard_tone = beard * who.stubble * (0.55 + 0.45 * _step(0.45, 0.18, at.dots[t])), 0.75
+        else:
+            beard_ink, beard_tone = beard * 0.72, 0.8
+        cover = who.scalp * _step(-0.25, 0.55, at.hairline[t] - who.recede * (0.4 + at.temples[t]))
+        strands = 0.62 * (0.7 + 0.5 * at.strands[t])
+        inner = at.inner[t]
+        for k in range(3):
+            s = skin[k]
+            c = s * (1 + tone * (0.012, 0.03, 0.034)[k]) * (1 + 0.012 * fine)
+            rosy = s * (1.06, 0.72, 0.70)[k]
+            c += 1.5 * who.flush * at.cheeks[t] * (rosy - c)
+            c += (0.75 * who.flush + 0.12) * warm * (rosy - c)
+            c += 0.22 * socket * (s * (0.80, 0.66, 0.68)[k] - c)
+            c += 0.05 * at.forehead[t] * (min(s * 1.12, 1.0) - c)
+            c += who.lines * at.crease[t] * (s * (0.66, 0.50, 0.46)[k] - c)
+            c += freckle * (s * (0.70, 0.52, 0.42)[k] - c)
+            c += 0.85 * at.hollow[t] * (s * (0.22, 0.12, 0.10)[k] - c)
+            c += 0.92 * lips * (who.lips[k] - c)
+            c *= 1 + 0.05 * lips * fine
+            c += 0.55 * who.makeup * at.shadow[t] * (who.eye_shadow[k] - c)
+            c += 0.5 * at.water_line[t] * (min(s * (1.02, 0.74, 0.72)[k], 1.0) - c)
+            c += (0.80 + 0.15 * who.makeup) * at.lash[t] * ((0.07, 0.05, 0.05)[k] - c)
+            c += brow_ink * (who.brow[k] - c)
+            c += beard_ink * (beard_tone * who.brow[k] - c)
+            c += cover * (who.hair[k] * strands - c)
+            c += inner * ((0.50, 0.20, 0.18)[k] - c)
+            colour[t, k] = table[int(min(max(c, 0.0), 1.0) * 4096 + 0.5)]
+        gloss = GLOSS_SKIN + 0.10 * warm + 0.06 * at.forehead[t] - 0.12 * socket
+        gloss += (GLOSS_LIPS + 0.3 * who.makeup - gloss) * lips
+        gloss *= 1 - 0.6 * max(beard, cover)
+        colour[t, 3] = gloss + (GLOSS_MOUTH - gloss) * inner
+        label[t] = MOUTH if inner > 0.5 else LIPS if lips > 0.5 else SKIN
 
 
 def recede(who: Identity) -> float:
