@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,9 @@ from next3d.generator.volume import FieldSample, Volume, rays
 from next3d.geometry.meshes import Topology
 from next3d.heads import HeadModel, load_head
 from next3d.nn.style import StyleTree, map_styles
+
+if TYPE_CHECKING:
+    from next3d.avatar import Avatar
 
 
 @dataclass
@@ -313,6 +317,12 @@ class Generator(nn.Module, Pretrained):
     def bake(self, ws: Tensor, dtype: torch.dtype = torch.float32, noise: str = "const") -> Baked:
         """Compute once what all frames of one identity share, in ``dtype``; ws (1, count, w_dim)."""
         return Baked(self, ws, dtype, noise)
+
+    def sample(self, seed: int = 0, truncation: float = 0.7, **options: Any) -> Avatar:
+        """A random identity as an :class:`next3d.avatar.Avatar`; see :func:`next3d.avatar.sample`."""
+        from next3d.avatar import sample
+
+        return sample(self, seed, truncation=truncation, **options)
 
 
 def repeat_rows(values: Tensor, count: int) -> Tensor:
