@@ -6,6 +6,8 @@ device, without a synchronisation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 import torch
@@ -33,8 +35,15 @@ def fill_holes(alpha: Tensor, *, border: bool = False, implementation: str = "au
     return torch.where(reached, alpha, 1.0)
 
 
-@numba.njit(cache=True)
-def _walk(open_: np.ndarray, border: bool) -> np.ndarray:  # pragma: no cover - compiled
+def _compile(function: Callable) -> Callable:
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder to cache the machine code in: compile again in each process
+        return numba.njit(nogil=True)(function)
+
+
+@_compile
+def _walk(open_: np.ndarray, border: bool) -> np.ndarray:
     count, height, width = open_.shape
     reached = np.zeros_like(open_)
     stack = np.empty((height * width, 2), np.int32)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from next3d.generator.config import GeneratorConfig
-from next3d.nn.style import StyleTree
+from next3d.nn.style import StyleTree, channels_last
 from next3d.nn.style_unet import StyleUNet
 
 LIPS = slice(48, 60)  # the outer lip's landmarks in iBUG-68 order
@@ -71,8 +71,9 @@ def resize(picture: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     rows, columns = rows.to(picture.dtype), columns.to(picture.dtype)
     n, channels, height, width = picture.shape
     x = picture.permute(0, 2, 3, 1).reshape(n, height, width * channels)
-    x = (rows @ x).view(n, -1, width, channels)  # (N, H′, W, C)
-    return (columns[:, None] @ x).permute(0, 3, 1, 2)  # (N, C, H′, W′)
+    x = (rows @ x).view(n, -1, width, channels).transpose(1, 2)  # (N, W, H′, C)
+    x = columns @ x.reshape(n, width, -1)  # (N, W′, H′·C): two products of large matrices
+    return channels_last(x.unflatten(2, (-1, channels)).permute(0, 3, 2, 1))  # (N, C, H′, W′)
 
 
 def crop(plane: Tensor, box: Tensor, resolution: int) -> Tensor:

@@ -19,6 +19,7 @@ from next3d.nn.sampling import PlaneSampler
 from next3d.raster import interpolate, rasterize
 
 SCALE_RANGE = 0.1  # the learned scale stays within ±10 % of 2.5
+OUTSIDE = 2.0  # a texture coordinate, in [−1, 1] units, that touches no texel
 SHIFT_RANGE = 0.02  # the learned shift stays within ±2 cm of the default (metres)
 
 
@@ -167,20 +168,20 @@ class TexturePlanes(nn.Module):
         )
         corners = torch.cat([2 * self.uvs - 1, torch.ones_like(self.uvs[:, :1])], -1)  # (T, 3)
         attributes = interpolate(fragments, corners[None], self.uv_faces)  # (N, R, R, 3)
-        grid = attributes[..., :2].flatten(1, 2)  # (N, R·R, 2); off the mesh the texture's centre
-        size = (resolution, resolution)
+        covered, size = fragments.mask, (resolution, resolution)
+        # Where no surface was hit nothing is known. The released model samples the texture's centre there, and so do we
+        # where the texture has to stand in for the inside of the mouth; else a place that reads as zero.
+        whole = self.compatible or self.mouth_source == "texture"
+        grid = attributes[..., :2] if whole else torch.where(covered[..., None], attributes[..., :2], OUTSIDE)
+        grid = grid.flatten(1, 2)  # (N, R·R, 2)
         # (N, C, R, R), stored channels-last as it is found
         features = sampler([grid]).to(dtype).unflatten(1, size).permute(0, 3, 1, 2)
         mask = self._mask(mask_sampler, grid).unflatten(1, size)
-        covered = fragments.mask
-        drawn = covered * mask
-        alpha = drawn
+        alpha = covered * mask
         if self.compatible or self.mouth_source != "static":
-            alpha = fill_holes(drawn, border=not self.compatible)
-        if not self.compatible:
-            # Where no surface was hit nothing is known, unless the texture has to do for the inside of the mouth.
-            known = covered | (alpha > 0) if self.mouth_source == "texture" else covered
-            features = features * known[:, None].to(features.dtype)
+            alpha = fill_holes(alpha, border=not self.compatible)
+        if whole and not self.compatible:
+            features = features * (covered | (alpha > 0))[:, None].to(features.dtype)
         return DrawnView(features, alpha.to(dtype), attributes, mask)
 
     def _mask(self, sampler: PlaneSampler, grid: Tensor) -> Tensor:

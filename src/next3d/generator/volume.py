@@ -18,6 +18,7 @@ from next3d.geometry.cameras import Camera
 from next3d.nn.equalized import Linear
 from next3d.nn.sampling import PlaneSampler
 
+DECODED_TOGETHER = 8192  # points
 SAMPLING_MODES = ("deterministic", "stochastic")
 
 
@@ -71,15 +72,20 @@ class Volume(nn.Module):
 
         def at(points: Tensor) -> FieldSample:
             scaled = points * (2 / self.config.box_size)
-            features = sampler([scaled[..., list(pair)] for pair in self.axes]) / len(self.axes)
+            features = sampler([torch.stack([scaled[..., i] for i in pair], -1) for pair in self.axes]) / len(self.axes)
             return self.decode(features.float())
 
         return at
 
     def decode(self, features: Tensor) -> FieldSample:
         """Plane features (N, P, C) to density and colour."""
-        decoded = self.decoder[1](F.softplus(self.decoder[0](features)))
-        return FieldSample(decoded[..., :1], decoded[..., 1:].sigmoid() * 1.002 - 0.001)
+        # Without gradients to keep, a few thousand points at a time stay in a CPU's cache: several times faster.
+        small = not torch.is_grad_enabled() and features.device.type == "cpu"
+        parts = features.flatten(0, 1).split(DECODED_TOGETHER if small else max(features[..., 0].numel(), 1))
+        decoded = [self.decoder[1](F.softplus(self.decoder[0](part))) for part in parts]
+        sigma = torch.cat([part[:, :1] for part in decoded])
+        rgb = torch.cat([part.sigmoid() * 1.002 - 0.001 for part in decoded])[:, 1:]
+        return FieldSample(sigma.unflatten(0, features.shape[:2]), rgb.unflatten(0, features.shape[:2]))
 
     def forward(self, field: Field, origins: Tensor, directions: Tensor, sampling: str = "deterministic") -> RayPicture:
         """Rays with origins and unit directions (N, P, 3) → what they gather."""
