@@ -7,8 +7,7 @@ from functools import cache, cached_property
 
 import numpy as np
 import torch
-from scipy import ndimage, sparse
-from scipy.sparse.csgraph import connected_components
+from scipy import ndimage
 
 from next3d.heads import HeadParams, load_head
 from next3d.heads.head_model import HeadModel
@@ -91,8 +90,14 @@ class Anatomy:
     def eyeball(self) -> np.ndarray:
         """(V,) 1 on the left eyeball, 2 on the right, 0 elsewhere: the pieces of the mesh that hold the irises."""
         count, f = len(self.vertices), self.head_faces
-        links = sparse.coo_matrix((np.ones(f.size), (f.ravel(), np.roll(f, 1, 1).ravel())), shape=(count, count))
-        _, piece = connected_components(links, directed=False)
+        piece = np.arange(count)
+        while True:  # the smallest index spreads over each connected piece
+            least = piece[f].min(1)
+            before = piece.copy()
+            np.minimum.at(piece, f.ravel(), np.repeat(least, 3))
+            piece = piece[piece]
+            if np.array_equal(piece, before):
+                break
         used = np.zeros(count, bool)
         used[f] = True
         result = np.zeros(count, np.uint8)

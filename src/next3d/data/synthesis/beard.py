@@ -14,7 +14,7 @@ from next3d.data.synthesis.parts import Binding, Part, frames, unit
 from next3d.data.synthesis.skin import beard_regions, closed_curve, landmarks_of, smoothstep, to_curve
 from next3d.data.synthesis.anatomy import OUTER_LIPS
 
-BEARD_LOCKS = 420
+BEARD_LOCKS = 560
 
 
 def bind(
@@ -75,7 +75,7 @@ def beard(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarra
     if mask is None:
         mask = np.maximum(np.maximum(moustache, goatee), jaw)
     keep = np.flatnonzero(mask > 0.25 + 0.5 * hashed(np.arange(len(mask)), 4))
-    keep = keep[np.argsort(hashed(keep, 6))][: BEARD_LOCKS if who.beard == "full" else 220]
+    keep = keep[np.argsort(hashed(keep, 6))][: BEARD_LOCKS if who.beard == "full" else 300]
     chosen, places, points, lip = (
         chosen[keep],
         places[keep],
@@ -96,11 +96,11 @@ def beard(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarra
     comb = np.stack([np.where(lip, 1.6 * np.sign(x), 0.25 * np.sign(x)), -1.0 + 0 * x, 0 * x + 0.1], 1)
     one = np.ones(count)
     lift = np.where(lip, 0.3, 0.35 + 0.35 * grown)
-    style = Style(comb, length * cm, lift, 0.35 * one, (0.24 + 0.10 * random[1]) * cm, 0 * one, 0 * one, one)
-    width = np.where(lip, 0.20, style.width / cm) * cm
-    path, outward = grow(origin + 0.02 * cm * out, out, style, None, 5, seed=21)
+    style = Style(comb, length * cm, lift, 0.35 * one, (0.17 + 0.07 * random[1]) * cm, 0 * one, 0 * one, one)
+    width = np.where(lip, 0.15, style.width / cm) * cm
+    path, outward = grow(origin + 0.02 * cm * out, out, style, None, 4, seed=21)
     part = ribbons(
-        path, outward, width, 0.92 * who.brow_colour + 0.08 * who.hair_colour, gloss=0.35, seed=21, root_shade=0.8
+        path, outward, width, 0.92 * who.brow_colour + 0.08 * who.hair_colour, gloss=0.35, seed=21, root_shade=0.85
     )
     repeat = len(part.vertices) // count
     return [bind(part, vertices, normals, face.head_faces, np.repeat(chosen, repeat), np.repeat(places, repeat, 0))]

@@ -7,7 +7,7 @@ import numpy as np
 from next3d.data.synthesis.anatomy import Anatomy
 from next3d.data.synthesis.identity import Identity, from_hue
 from next3d.data.synthesis.noise import value_noise
-from next3d.data.synthesis.parts import FLESH, MATTE, ROOT, SKIN, THINGS, Part, grid_faces, tube
+from next3d.data.synthesis.parts import FLESH, MATTE, ROOT, THINGS, Part, grid_faces, tube
 
 COLUMNS = 72
 # The torso below the neckline: height under the neckline, half-widths across and in depth, forward shift; centimetres.
@@ -50,14 +50,14 @@ def clothes(face: Anatomy, who: Identity, vertices: np.ndarray) -> list[Part]:
     if who.clothes in ("vneck", "shirt"):
         neckline = neckline + (5.5 if who.clothes == "vneck" else 3.6) * np.clip(1 - azimuth / 38, 0, 1)
     parts = []
-    # Skin under the garment
+    # Skin under the garment; in the part mask, skin is the head's alone
     skin_rows = [loop(0.7 * front - 1.5 * back - 2.0 + 0 * turn, -0.3, -0.3)]
     body = 0.7 * front - 1.5 * back
     for fall, wide, long, shift in TORSO[:8]:
         skin_rows.append(loop(body + 0.9 + fall, wide - 0.3, long - 0.5, shift))
     skin = np.stack(skin_rows)
     parts.append(Part.of(skin.reshape(-1, 3), grid_faces(len(skin_rows), COLUMNS, True), who.skin, gloss=0.2,
-                         material=FLESH, label=SKIN, bone=ROOT))  # fmt: skip
+                         material=FLESH, label=THINGS, bone=ROOT))  # fmt: skip
     rows = []
     for fall, wide, long, shift in TORSO:
         keep = max(0.0, 1 - fall / 9.0)

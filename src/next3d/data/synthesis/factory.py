@@ -91,7 +91,7 @@ class Recipe:
             numbers = self._random(2, index).standard_normal(3).astype(np.float32)
             light = Light.from_numbers(*numbers.tolist())
             columns["light"] = numbers
-        picture = render(latent, pose.params, pose.camera, self.resolution, light=light, head=self.head)
+        picture = render(latent, pose.params, pose.camera, self.resolution, aux=self.aux, light=light, head=self.head)
         return picture, pose, columns
 
     def maker(self) -> dict:

@@ -39,9 +39,12 @@ def glasses(
         height = min(height, 1.02 * width)
     eye = 0.5 * (joints[3] + joints[4])
     middle = np.array([0, eye[1] - 0.22 * cm, 0])
+    wrap = 0.020 / cm  # the frame bends back around the face
     # In front of lashes and cheeks, on the nose
-    region = (np.abs(np.abs(vertices[:, 0]) - half) < width) & (np.abs(vertices[:, 1] - middle[1]) < 0.8 * height)
-    depth = max(float(vertices[region, 2].max()) + 0.30 * cm, float(landmarks[27, 2]) + 0.02 * cm)
+    region = (np.abs(np.abs(vertices[:, 0]) - half) < 0.95 * width) & (np.abs(vertices[:, 1] - middle[1]) < 0.75 * height)
+    near = vertices[region]
+    room = (near[:, 2] + wrap * near[:, 0] ** 2).max() + 0.42 * cm  # lids, lashes and cheeks move
+    depth = max(float(room), float(landmarks[27, 2]) + 0.02 * cm)
     metal = who.quantile("glasses_colour") > 0.7 and who.glasses != "sun"
     thick = (0.075 if metal else 0.15 + 0.05 * np.tanh(who.axis["glasses_shape"])) * cm
     outline = _outline(who.glasses, width, height)
@@ -49,7 +52,7 @@ def glasses(
     pieces, lenses = [], []
     for side in (1, -1):
         x = side * (half + outline[:, 0])
-        z = depth - 0.045 * (np.abs(x) / cm) ** 2 * cm * 0.55  # wrapped round the face
+        z = depth - wrap * x**2
         ring = np.stack([x, middle[1] + outline[:, 1], z], 1)
         pieces.append(tube(ring, (thick, 1.15 * thick), closed=True, sides=8))
         centre = np.array([[side * half, middle[1], ring[:, 2].mean() + 0.12 * cm]])

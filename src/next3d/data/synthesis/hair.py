@@ -45,8 +45,10 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     azimuth = face.azimuth(mean)
     line = face.above_hairline(mean) - (recede(who) - 0.15) * (0.4 + np.exp(-(((azimuth - 27) / 12) ** 2)))
     roots, mean, azimuth = roots[line > 0], mean[line > 0], azimuth[line > 0]
-    if len(roots) > LOCKS:
-        roots, mean, azimuth = (a[np.argsort(hashed(np.arange(len(a)), 77))[:LOCKS]] for a in (roots, mean, azimuth))
+    limit = 800 if style_name in ("crop", "fringe") else LOCKS
+    if len(roots) > limit:
+        chosen = np.argsort(hashed(np.arange(len(roots)), 77))[:limit]
+        roots, mean, azimuth = roots[chosen], mean[chosen], azimuth[chosen]
     cm = face.unit
     axis, q = who.axis, who.quantile
     at = (mean - face.centre) / cm  # centimetres from the middle of the skull
@@ -77,8 +79,10 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     long = q("hair_length")
     if style_name == "crop":
         comb = unit(away + np.array([0, 0, 0.25]))
+        steps = 6
         length = (2.2 + 1.5 * long + 0.9 * top) * (0.85 + 0.3 * random[2])
-        lift, layer, width = 0.25 + 0.45 * top, 0.6 * layer, 0.85 * width
+        length = 1.25 * length
+        lift, layer, width = 0.22 + 0.40 * top, 0.6 * layer, 0.62 * width
     elif style_name == "side":
         comb = np.where(top[:, None] > 0.2, parted + 0.35 * front[:, None] * [0, 0.25, 0], down + [0, 0, -0.25])
         length = (2.4 + 0.8 * long) * (1 - top) + (6.0 + 2.5 * long) * top
@@ -100,11 +104,16 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
         # The fringe ends above the eyes, whatever the hairline
         length = np.where(front > 0.55, np.clip(y - 1.9 + 0.9 * random[2], 2, 11), length)
         lift, gravity = 0.22 + 0.3 * top, 0.55 + 0 * x
+        width = 0.75 * width
         steps = 10
     elif style_name in ("bob", "long"):
         reach = (11.0 + 3.0 * long) if style_name == "bob" else (17.0 + 8.0 * long)
         sweep = smoothstep(3.0, 6.0, z)
-        comb = unit(parted + down * (0.5 - 0.5 * sweep)[:, None] + sweep[:, None] * np.stack([0.9 * part_side, 0.2 + 0 * x, -0.1 + 0 * x], 1))
+        comb = unit(
+            parted
+            + down * (0.5 - 0.5 * sweep)[:, None]
+            + sweep[:, None] * np.stack([0.9 * part_side, 0.2 + 0 * x, -0.1 + 0 * x], 1)
+        )
         length = np.maximum(y + reach - 3.5, 4.0) * (0.94 + 0.12 * random[2])
         lift, gravity = 0.25 + 0.3 * top, 1.3 + 0 * x
         layer = layer * 1.15 + 0.2 * cm
@@ -137,7 +146,8 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     style = Style(comb, length * cm, lift, gravity, width, layer, curl, turns, swing, guard)
     path, outward = grow(vertices[roots], normals[roots], style, hull, steps, seed=3)
     gloss = 0.55 - 0.25 * (style_name == "curly")
-    parts = [ribbons(path, outward, width, who.hair_colour, gloss=gloss, seed=3)]
+    root_shade = 0.80 if style_name in ("crop", "fringe") else 0.66
+    parts = [ribbons(path, outward, width, who.hair_colour, gloss=gloss, seed=3, root_shade=root_shade, variety=0.13)]
     if style_name == "bun":
         parts.append(_bun(face, who, knot * cm + hull.centre, hull))
     return parts

@@ -112,7 +112,13 @@ def _tongue(front: np.ndarray, cm: float, gum: np.ndarray) -> Part:
     x = width * np.sin(0.5 * np.pi * u)
     crown = 1.0 * np.cos(0.5 * np.pi * u) * np.minimum(1, 2.2 * t + 0.2)
     groove = 0.12 * np.exp(-((x / 0.25) ** 2)) * np.sin(np.pi * np.clip(1.1 * t, 0, 1))
-    y = -1.15 + 0.30 * np.sin(np.pi * np.clip(t * 0.9, 0, 1)) + crown - groove - 0.9 * np.clip(t - 0.55, 0, 1) ** 1.5 * 2
+    y = (
+        -1.15
+        + 0.30 * np.sin(np.pi * np.clip(t * 0.9, 0, 1))
+        + crown
+        - groove
+        - 0.9 * np.clip(t - 0.55, 0, 1) ** 1.5 * 2
+    )
     z = -0.55 - 4.6 * t + 0 * u
     points = np.stack(np.broadcast_arrays(x, y, z), -1).reshape(-1, 3) * cm + front
     colour = np.clip(np.array([0.88, 0.47, 0.47]) * 0.8 + 0.2 * gum, 0, 1)

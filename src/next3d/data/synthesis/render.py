@@ -29,15 +29,15 @@ class Picture:
     Attributes:
         image: (R, R, 3) uint8 sRGB
         parts: (R, R) uint8, indices into :data:`next3d.data.format.PARTS`
-        depth: (R, R) float32, z in camera coordinates in world units, 0 where there is only background
-        normals: (R, R, 3) float32 unit vectors in world axes, 0 where there is only background
+        depth: (R, R) float32, z in camera coordinates in world units, 0 where there is only background; None without aux
+        normals: (R, R, 3) float32 unit vectors in world axes, 0 where there is only background; None without aux
         landmarks: (68, 2) float32 in [0, 1], u right, v down
     """
 
     image: np.ndarray
     parts: np.ndarray
-    depth: np.ndarray
-    normals: np.ndarray
+    depth: np.ndarray | None
+    normals: np.ndarray | None
     landmarks: np.ndarray
 
 
@@ -57,6 +57,7 @@ def render(
     camera: Camera,
     resolution: int,
     *,
+    aux: bool = False,
     light: Light | None = None,
     head: str = "builtin",
 ) -> Picture:
@@ -70,6 +71,7 @@ def render(
         params: expression, neck, jaw and eyes of one head; its shape is not used, the latent decides it
         camera: one camera
         resolution: pixels along each side
+        aux: also depth and normals
         light: instead of the light that belongs to the person
         head: name or path of the head model
 
@@ -86,15 +88,8 @@ def render(
         camera = camera[0]
     someone = person(latent, texture_resolution(resolution), head)
     scene = someone.pose(params[0] if params.batch_shape else params)
-    return draw(
-        scene,
-        camera,
-        resolution,
-        someone.skin.colour,
-        someone.skin.label,
-        light or someone.light,
-        someone.background(resolution),
-    )
+    skin, light = someone.skin, light or someone.light
+    return draw(scene, camera, resolution, skin.colour, skin.label, light, someone.background(resolution), aux=aux)
 
 
 def shape(latent: ArrayLike, head: str = "builtin") -> torch.Tensor:
@@ -104,7 +99,7 @@ def shape(latent: ArrayLike, head: str = "builtin") -> torch.Tensor:
 
 def draw(
     scene: Scene, camera: Camera, resolution: int, texture: np.ndarray, texture_labels: np.ndarray, light: Light,
-    background: np.ndarray,
+    background: np.ndarray, *, aux: bool = False,
 ) -> Picture:  # fmt: skip
     """Rasterise, shade and average one scene."""
     samples = samples_per_side(resolution)
@@ -115,9 +110,9 @@ def draw(
     eye = camera.cam2world[:3, 3].numpy()
     lights = light.array()
     shadow, frame, bias = _shadow(solid, light, 256 if resolution <= 160 else 512)
-    image = np.zeros((size, size, 3), np.float32)
+    image = np.empty((size, size, 3), np.float32)
     part = np.empty((size, size), np.uint8)
-    normal_image = np.zeros((size, size, 3), np.float32)
+    normal_image = np.empty((size, size, 3) if aux else (0, 0, 3), np.float32)
     reach = 0.045 * float(camera.intrinsics[0, 0]) * size
     shading.shade(
         face, weights, depth, solid.faces, solid.points, solid.normals, solid.colours, solid.tangents, solid.uvs,
@@ -132,18 +127,15 @@ def draw(
             over.face[0].numpy(), over.barycentric[0].numpy(), over.depth[0].numpy(), depth, glass.faces, glass.points,
             glass.normals, glass.colours, eye, lights, covered, image, part, background, samples, THINGS,
         )  # fmt: skip
-    picture = Picture(
-        np.empty((resolution, resolution, 3), np.uint8),
-        np.empty((resolution, resolution), np.uint8),
-        np.empty((resolution, resolution), np.float32),
-        np.empty((resolution, resolution, 3), np.float32),
-        camera.project(torch.from_numpy(scene.landmarks))[0].numpy(),
-    )
+    picture = np.empty((resolution, resolution, 3), np.uint8)
+    parts = np.empty((resolution, resolution), np.uint8)
+    depths = np.empty((resolution, resolution) if aux else (0, 0), np.float32)
+    normals = np.empty((resolution, resolution, 3) if aux else (0, 0, 3), np.float32)
     shading.resolve(
-        image, covered, part, depth, normal_image, samples, background, shading.DISPLAY, picture.image, picture.parts, picture.depth,
-        picture.normals,
-    )  # fmt: skip
-    return picture
+        image, covered, part, depth, normal_image, samples, background, shading.DISPLAY, picture, parts, depths, normals
+    )
+    landmarks = camera.project(torch.from_numpy(scene.landmarks))[0].numpy()
+    return Picture(picture, parts, depths if aux else None, normals if aux else None, landmarks)
 
 
 @cache

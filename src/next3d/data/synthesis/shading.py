@@ -91,7 +91,7 @@ def shade(
     face, weights, depth, faces, points, normals, colours, tangents, uvs, materials, labels, texture, texture_labels,
     eye, light, patterns, shadow, shadow_frame, shadow_bias, samples, reach, mouth_point, image, part, normal_image,
 ):  # fmt: skip
-    """Fill image (H, W, 3) with display colours in linear light, part (H, W) and normal_image (H, W, 3).
+    """Fill image (H, W, 3) with display colours in linear light, part (H, W) and, unless empty, normal_image (H, W, 3).
 
     face (H, W), weights (H, W, 3), depth (H, W): visibility. faces (F, 3), materials (F,), labels (F,).
     points, normals, colours (P, 4), tangents, uvs (P, 2): vertices, world units. texture (T, T, 4): the head's atlas.
@@ -100,6 +100,7 @@ def shade(
     which light fades.
     """
     height, width = face.shape
+    wants_normals = normal_image.shape[0] > 0
     size = texture.shape[0]
     shadow_size = shadow.shape[0]
     for row in range(height):
@@ -170,7 +171,8 @@ def shade(
                 if behind and material != FUR:
                     nx, ny, nz, facing = -nx, -ny, -nz, -facing
             part[row, column] = label
-            normal_image[row, column, 0], normal_image[row, column, 1], normal_image[row, column, 2] = nx, ny, nz
+            if wants_normals:
+                normal_image[row, column, 0], normal_image[row, column, 1], normal_image[row, column, 2] = nx, ny, nz
             if material == HEAD and behind:
                 image[row, column, 0], image[row, column, 1], image[row, column, 2] = 0.020, 0.006, 0.006
                 continue
@@ -208,9 +210,10 @@ def shade(
                 ambient = (np.float32(0.25) + np.float32(0.75) * ambient) * fade * fade
                 open_key = (np.float32(0.60) * open_key + np.float32(0.25)) * fade * fade
 
+            skin_like = label == SKIN or label == LIPS or (material == FLESH and label != MOUTH)
             # Diffuse: wrapped, redder at the terminator for skin
             wr, wg, wb = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-            if label == SKIN or label == LIPS:
+            if skin_like:
                 wr, wg, wb = np.float32(0.34), np.float32(0.16), np.float32(0.12)
             elif material == FUR:
                 wr = wg = wb = np.float32(0.30)
@@ -230,7 +233,7 @@ def shade(
             key_g = max(np.float32(0.0), (front + wg) / (1 + wg)) * open_key
             key_b = max(np.float32(0.0), (front + wb) / (1 + wb)) * open_key
             # what is occluded on skin still gets red light from around it
-            warm = ambient + (1 - ambient) * (np.float32(0.22) if label == SKIN or label == LIPS else np.float32(0.0))
+            warm = ambient + (1 - ambient) * (np.float32(0.22) if skin_like else np.float32(0.0))
 
             # Highlights
             hx, hy, hz = vx + light[0, 0], vy + light[0, 1], vz + light[0, 2]
@@ -294,7 +297,24 @@ def shade(
 
 
 @compiled
-def glaze(face, weights, depth, solid_depth, faces, points, normals, colours, eye, light, solid, image, part, background, samples, label):
+def glaze(
+    face,
+    weights,
+    depth,
+    solid_depth,
+    faces,
+    points,
+    normals,
+    colours,
+    eye,
+    light,
+    solid,
+    image,
+    part,
+    background,
+    samples,
+    label,
+):
     """Lay lenses over what is behind them: a tint with the opacity in colours[:, 3], and a reflection of the sky."""
     height, width = face.shape
     for row in range(height):
@@ -357,7 +377,7 @@ def _display(x, table):
 def resolve(image, solid, part, depth, normal_image, samples, background, table, picture, parts, depths, normals):
     """Average S×S samples over the background (R, R, 3) into picture (R, R, 3) uint8, and the auxiliary pictures.
 
-    A pixel's part is that of most of its samples; its depth and normal are averaged over the samples of that part.
+    With an empty ``normal_image`` depths and normals are left as they are. A pixel's part is that of most of its samples; its depth and normal are averaged over the samples of that part.
     """
     resolution = picture.shape[0]
     count = samples * samples
@@ -388,6 +408,8 @@ def resolve(image, solid, part, depth, normal_image, samples, background, table,
                 if votes[k] > votes[best]:
                     best = k
             parts[row, column] = best
+            if not normal_image.shape[0]:
+                continue
             z = nx = ny = nz = 0.0
             if best > 0:
                 for i in range(row * samples, row * samples + samples):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import CubicSpline
 
 from next3d.data.synthesis.anatomy import BROWS, EYES, OUTER_LIPS, Anatomy, anatomy
 from next3d.data.synthesis.compiled import compiled
@@ -31,11 +30,26 @@ def bell(x: np.ndarray, width: float) -> np.ndarray:
     return np.exp(-((x / width) ** 2))
 
 
+def curve_through(points: np.ndarray, at: np.ndarray, closed: bool = False) -> np.ndarray:
+    """A smooth curve (Catmull-Rom) through ``points`` (K, D) at places ``at`` (N,) in [0, 1]; returns (N, D).
+
+    An open curve goes on in its end segments' direction for places a little outside.
+    """
+    if closed:
+        padded = np.concatenate([points[-1:], points, points[:2]])
+    else:
+        padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    segments = len(padded) - 3
+    place = np.asarray(at) * segments
+    index = np.clip(np.floor(place).astype(int), 0, segments - 1)
+    t = (place - index)[:, None]
+    a, b, c, d = (padded[index + k] for k in range(4))
+    return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+
+
 def closed_curve(points: np.ndarray, count: int = 96) -> np.ndarray:
     """A smooth closed curve through ``points`` (K, D), as (count, D)."""
-    points = np.concatenate([points, points[:1]])
-    spline = CubicSpline(np.arange(len(points)), points, bc_type="periodic")
-    return spline(np.linspace(0, len(points) - 1, count, endpoint=False))
+    return curve_through(points, np.linspace(0, 1, count, endpoint=False), closed=True)
 
 
 def to_curve(points: np.ndarray, curve: np.ndarray, closed: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -124,13 +138,31 @@ def beard_regions(face: Anatomy, points: np.ndarray, lips: np.ndarray) -> tuple[
     return moustache * clear, goatee * clear, jaw * clear
 
 
+CHUNK = 1 << 15  # texels at a time, to keep the intermediate arrays small
+
+
 @lru_cache(maxsize=4)
 def paint_fields(face: Anatomy, resolution: int) -> Fields:
     """The fields of a square atlas of ``resolution`` texels."""
     texels = face.texels(resolution)
-    position = texels.position.reshape(-1, 3).astype(np.float64)
-    part = texels.eyeball.ravel()
-    inner = smoothstep(0.25, 0.75, texels.behind_lips.ravel())
+    columns = [
+        np.reshape(a, (resolution**2, -1)) for a in (texels.position, texels.eyeball, texels.behind_lips, texels.ear)
+    ]
+    whole: Fields | None = None
+    for start in range(0, resolution**2, CHUNK):
+        piece = _fields(face, *(column[start : start + CHUNK] for column in columns))
+        if whole is None:
+            whole = Fields(*(np.empty(resolution**2, array.dtype) for array in piece))
+        for target, array in zip(whole, piece):
+            target[start : start + CHUNK] = array
+    assert whole is not None
+    return whole
+
+
+def _fields(face: Anatomy, position: np.ndarray, part: np.ndarray, behind: np.ndarray, ear: np.ndarray) -> Fields:
+    """The fields of some texels: position (T, 3), the others (T, 1)."""
+    position, part, ear = position.astype(np.float64), part[:, 0], ear[:, 0]
+    inner = smoothstep(0.25, 0.75, behind[:, 0])
     points = (position - [0, face.eye_line, 0]) / face.unit
     marks = landmarks_of(face)
     x, y, z = points.T
@@ -152,7 +184,7 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
     lash, water, shadow, socket = (np.zeros(len(points)) for _ in range(4))
     for ids, eye in zip(BROWS, EYES):
         line = marks[list(ids)][::-1, :2]  # nose to temple
-        line = CubicSpline(np.linspace(0, 1, 5), line)(np.linspace(-0.06, 1.12, 40))
+        line = curve_through(line, np.linspace(-0.06, 1.12, 40))
         distance, place = near(line, False, 1.6, front)
         centre = np.stack([np.interp(place, np.linspace(0, 1, 40), line[:, k]) for k in (0, 1)], 1)
         signed = np.where(flat[:, 1] > centre[:, 1], distance, -distance)
@@ -172,7 +204,6 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
         )
 
     azimuth = face.azimuth(position)
-    ear = texels.ear.ravel()
     cheeks = np.exp(-(((np.abs(x) - 4.4) / 1.8) ** 2) - ((y + 3.4) / 1.5) ** 2) * front
     warm = np.exp(-((x / 1.35) ** 2) - ((y - marks[30, 1]) / 1.0) ** 2) * (z > marks[30, 2] - 2.2)
     warm = np.maximum(warm, 0.8 * ear)
@@ -187,7 +218,7 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
     fold = np.array(
         [marks[35, :2] + [0.45, 0.35], [3.0, -5.2], marks[54, :2] + [0.75, 0.5], marks[54, :2] + [0.9, -0.8]]
     )
-    fold = CubicSpline(np.linspace(0, 1, 4), fold)(np.linspace(0, 1, 24))
+    fold = curve_through(fold, np.linspace(0, 1, 24))
     crease = np.zeros(len(points))
     for sign in (-1, 1):
         distance, place = near(fold * [sign, 1], False, 1.0, front)
@@ -206,7 +237,6 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
     swirl = np.arctan2(x, z + 3) * 26
     strands = value_noise(np.stack([swirl + 40, y * 0.55 + 40], 1), 23)
 
-    ball = (part == 1) | (part == 2)
     off = np.full(len(points), 99.0)
     fibre = np.zeros(len(points))
     for side in (0, 1):
@@ -219,7 +249,6 @@ def paint_fields(face: Anatomy, resolution: int) -> Fields:
         off[mine] = np.arccos(np.clip(ahead / np.maximum(np.linalg.norm(offset, axis=1), 1e-9), -1, 1)) * 1.2
         turn = np.arctan2(radial[:, 1], radial[:, 0])
         fibre[mine] = value_noise(np.stack([turn * 9 + 60, off[mine] * 2.5 + 5], 1), 3)
-    del ball
     arrays = dict(
         part=part, inner=inner, lips=lips, brow=brow, brow_place=brow_place, brow_stroke=value_noise(along + 90, 11), lash=lash,
         water_line=water, shadow=shadow, socket=socket, cheeks=cheeks, warm=warm, forehead=forehead,
@@ -277,7 +306,9 @@ class Palette(NamedTuple):
         axis, q = who.axis, who.quantile
         blotches = 0.9 + 0.65 * np.tanh(axis["blotches"])
         tint = 0.5 * who.iris + 0.5 * np.array([0.42, 0.24, 0.30])
-        has = {"moustache": (1, 0, 0), "goatee": (1, 1, 0)}.get(who.beard, (1, 1, 1) if who.beard != "none" else (0, 0, 0))
+        has = {"moustache": (1, 0, 0), "goatee": (1, 1, 0)}.get(
+            who.beard, (1, 1, 1) if who.beard != "none" else (0, 0, 0)
+        )
         return Palette(
             who.skin,
             who.lips,
@@ -360,7 +391,11 @@ def _paint(at, who, table, colour, label):
         if place >= 0 and abs(at.brow[t]) < 1.5:
             thick = max(who.brow_thickness * _taper(place), 0.03)
             edge = abs(at.brow[t] - who.brow_rise * (place - 0.35) - 0.05) / thick
-            brow = _step(1.25, 0.55, edge + 0.55 * (at.brow_stroke[t] - 0.5)) * _step(0.0, 0.05, place) * _step(1.0, 0.95, place)
+            brow = (
+                _step(1.25, 0.55, edge + 0.55 * (at.brow_stroke[t] - 0.5))
+                * _step(0.0, 0.05, place)
+                * _step(1.0, 0.95, place)
+            )
         brow_ink = who.brow_density * brow * (0.78 + 0.22 * at.brow_stroke[t])
         beard = max(who.moustache * at.moustache[t], who.goatee * at.goatee[t], who.jaw * at.jaw[t])
         if who.stubble > 0:
