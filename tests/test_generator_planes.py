@@ -119,8 +119,10 @@ def test_flood_fill_rule():
     assert filled[0, 0, 0] == 0
     alpha[0, 1, 2] = 0.99  # a path through values up to 254/255
     assert fill_holes(alpha)[0, 2, 2] == 0.25
-    diagonal = torch.eye(4)[None]
-    assert not reach(diagonal <= 0.5)[0, 3, 0] or reach(diagonal <= 0.5)[0, 1, 0]
+    wall = torch.eye(5).flip(1)[None]  # a diagonal has no gap for a walk of four directions
+    for walked in (fill_holes(wall) == 0, reach(wall <= 0.5)):
+        assert walked[0, 0, 0]
+        assert not walked[0, 4, 4]
 
 
 def test_crop_and_paste_agree_with_torch_resizing():

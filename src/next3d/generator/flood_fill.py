@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+GPU_SWEEPS = 24
 THRESHOLD = 254 / 255  # the fill walks through every pixel up to this value
 
 
@@ -70,12 +71,12 @@ def _walk(open_: np.ndarray, border: bool) -> np.ndarray:
     return reached
 
 
-def reach(open_: Tensor, border: bool = False, *, most_sweeps: int | None = None) -> Tensor:
+def reach(open_: Tensor, border: bool = False) -> Tensor:
     """The pixels of (N, H, W) bool that the walk reaches, in plain torch.
 
     Every sweep carries the walk along whole open runs in the four directions, so that a mask needs about as many sweeps
-    as its longest path has turns. Off the CPU a fixed number of sweeps (``most_sweeps``, 64) avoids waiting for
-    the device.
+    as its longest path has turns. On a GPU the number is fixed, so that nothing waits for it; the outside of
+    a head hardly winds.
     """
     reached = torch.zeros_like(open_)
     reached[:, 0, 0] = True
@@ -83,12 +84,12 @@ def reach(open_: Tensor, border: bool = False, *, most_sweeps: int | None = None
         reached[:, 0] = reached[:, -1] = True
         reached[:, :, 0] = reached[:, :, -1] = True
     reached &= open_
-    sweeps = most_sweeps or (64 if open_.device.type == "cuda" else open_[0].numel())
-    for _ in range(sweeps):
+    waits = open_.device.type != "cuda"
+    for _ in range(open_[0].numel() if waits else GPU_SWEEPS):
         before = reached
         for axis in (1, 2):
             reached = _run(reached, open_, axis) | _run(reached.flip(axis), open_.flip(axis), axis).flip(axis)
-        if open_.device.type != "cuda" and torch.equal(before, reached):
+        if waits and torch.equal(before, reached):
             break
     return reached
 

@@ -187,6 +187,10 @@ class Generator(nn.Module, Pretrained):
         vertices, landmarks = check_mesh(vertices, landmarks)
         texture = identity.texture
         if len(texture) != len(vertices):
+            if len(texture) != 1:
+                raise InputError(
+                    f"{len(texture)} identities cannot be drawn on {len(vertices)} meshes: give as many of each"
+                )
             texture = texture.expand(len(vertices), -1, -1, -1)
         drawn = self.texture_planes(texture, vertices)
         result = Planes((), identity, drawn)

@@ -142,6 +142,8 @@ class TexturePlanes(nn.Module):
         sampler = PlaneSampler([texture])
         mask = PlaneSampler([self.face_mask.to(vertices.dtype)])
         views = {name: self._draw(sampler, mask, vertices, name, texture.dtype) for name in VIEWS}
+        if self.mouth_source != "static":
+            self._fill_mouth(views)
         front, right, left, top = (views[name] for name in VIEWS)
         side = right.features + left.features
         if self.compatible:
@@ -177,12 +179,18 @@ class TexturePlanes(nn.Module):
         # (N, C, R, R), stored channels-last as it is found
         features = sampler([grid]).to(dtype).unflatten(1, size).permute(0, 3, 1, 2)
         mask = self._mask(mask_sampler, grid).unflatten(1, size)
-        alpha = covered * mask
-        if self.compatible or self.mouth_source != "static":
-            alpha = fill_holes(alpha, border=not self.compatible)
-        if whole and not self.compatible:
-            features = features * (covered | (alpha > 0))[:, None].to(features.dtype)
-        return DrawnView(features, alpha.to(dtype), attributes, mask)
+        return DrawnView(features, (covered * mask).to(dtype), attributes, mask)
+
+    def _fill_mouth(self, views: dict[str, DrawnView]) -> None:
+        """Let the moving part's alpha include the open mouth; views of one size are filled together."""
+        for resolution in set(self.resolutions):
+            group = [view for view in views.values() if view.alpha.shape[-1] == resolution]
+            filled = fill_holes(torch.cat([view.alpha for view in group]), border=not self.compatible)
+            for view, alpha in zip(group, filled.chunk(len(group))):
+                view.alpha = alpha
+                if self.mouth_source == "texture" and not self.compatible:
+                    known = (view.attributes[..., 2] > 0) | (alpha > 0)
+                    view.features = view.features * known[:, None].to(alpha)
 
     def _mask(self, sampler: PlaneSampler, grid: Tensor) -> Tensor:
         """The face mask (N, P) at UV grid points (N, P, 2)."""
