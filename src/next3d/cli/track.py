@@ -66,10 +66,11 @@ def track(
     else:
         pictures = find_pictures(path) if path.is_dir() else [path]
         skipped: dict[Path, InputError] = {}
-        result = tracker.photos(pictures, skipped.__setitem__)
+        if path.is_dir():
+            result = tracker.photos(pictures, skipped.__setitem__)
+        else:
+            result = tracker.photo(read_image(path))
         for name, error in skipped.items():
-            if not path.is_dir():
-                raise error
             print(f"skipped {name.name}: {error}", file=sys.stderr)
         result.motion.save(out)
         if preview is not None:

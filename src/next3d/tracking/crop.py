@@ -59,20 +59,29 @@ class Crop:
     def paste(self, image: np.ndarray, patch: np.ndarray, feather: float = 0.05) -> np.ndarray:
         """``image`` (H, W, 3) uint8 with ``patch`` (R, R, 3) laid where the crop was taken, its border feathered."""
         height, width = image.shape[:2]
-        side = max(1, round(self.side))
-        left, top = (round(value) for value in self.corner)
-        scaled = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC), np.float32)
-        edge = np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5) / max(feather * side, 1)
-        ramp = np.clip(edge, 0, 1)
-        weight = np.minimum(ramp[:, None], ramp[None])[..., None]  # (side, side, 1)
-        rows, columns = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
-        inner = (
-            slice(rows.start - top, max(rows.stop - top, rows.start - top)),
-            slice(columns.start - left, max(columns.stop - left, columns.start - left)),
-        )
-        result = image.astype(np.float32)
-        result[rows, columns] += weight[inner] * (scaled[inner] - result[rows, columns])
-        return result.round().clip(0, 255).astype(np.uint8)
+        left, top = self.corner
+        x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
+        x1, y1 = min(width, int(np.ceil(left + self.side))), min(height, int(np.ceil(top + self.side)))
+        if x1 <= x0 or y1 <= y0:
+            return image.copy()
+        scale = len(patch) / self.side
+        source = Image.fromarray(patch)
+        if scale > 1:  # the patch is finer than the picture: reduce it first, or it would alias
+            size = max(1, round(self.side))
+            source, scale = source.resize((size, size), Image.Resampling.LANCZOS), size / self.side
+        inverse = (scale, 0, (x0 - left) * scale, 0, scale, (y0 - top) * scale)
+        laid = source.transform((x1 - x0, y1 - y0), Image.Transform.AFFINE, inverse, Image.Resampling.BICUBIC)
+        across = np.arange(x0, x1) + 0.5 - left
+        down = np.arange(y0, y1) + 0.5 - top
+        edge = np.minimum(
+            np.minimum(across, self.side - across)[None], np.minimum(down, self.side - down)[:, None]
+        )  # (y1 − y0, x1 − x0) pixels to the crop's border
+        weight = np.clip(edge / max(feather * self.side, 1), 0, 1)[..., None]
+        result = image.copy()
+        region = result[y0:y1, x0:x1].astype(np.float32)
+        region += weight * (np.asarray(laid, np.float32) - region)
+        result[y0:y1, x0:x1] = region.round().clip(0, 255)
+        return result
 
 
 def _extend(image: np.ndarray, left: float, top: float, side: float) -> np.ndarray:

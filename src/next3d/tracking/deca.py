@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from next3d.errors import InputError
+from next3d.io.safe_pickle import read_torch
 
 # What the 236 numbers are, in order.
 CODE = {"shape": 100, "texture": 50, "expression": 50, "pose": 6, "camera": 3, "light": 27}
@@ -109,11 +109,7 @@ def load_deca(path: str | Path) -> DecaEncoder:
         raise InputError(
             f"{path} does not exist: give the deca_model.tar that DECA's authors offer at deca.is.tue.mpg.de"
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or hostile file makes the restricted reader raise
-        reason = type(error).__name__
-        raise InputError(f"{path} cannot be read as tensors alone ({reason}): it may be damaged") from error
+    content = read_torch(path)
     state = content.get("E_flame") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise InputError(f"{path} is not DECA's: it has no entry 'E_flame'")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -72,8 +73,8 @@ def open_detector(*, model: str | Path | None = None, video: bool = False, max_f
     Raises:
         InputError: MediaPipe is not installed (names the extra), or needs a model file that is not there.
     """
-    os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ logs would drown the progress bar
-    mediapipe = require("mediapipe", "tracking")
+    with quiet():
+        mediapipe = require("mediapipe", "tracking")
     path = Path(model) if model is not None else cached_model_path()
     if model is None and hasattr(mediapipe, "solutions"):
         return SolutionsDetector(mediapipe, video, max_faces)
@@ -118,20 +119,41 @@ def download_model(url: str = MODEL_URL, digest: str = MODEL_SHA256) -> Path:
     return path
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MediaPipe's C++ from writing to standard error: it warns of its own internals, past every log level."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class SolutionsDetector:
     """MediaPipe's Face Mesh with refined irises (wheels up to 0.10.21, models inside)."""
 
     def __init__(self, mediapipe, video: bool, max_faces: int):
-        self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
-            static_image_mode=not video,
-            max_num_faces=max_faces,
-            refine_landmarks=True,
-            min_detection_confidence=0.5,
-            min_tracking_confidence=0.5,
-        )
+        with quiet():
+            self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
+                static_image_mode=not video,
+                max_num_faces=max_faces,
+                refine_landmarks=True,
+                min_detection_confidence=0.5,
+                min_tracking_confidence=0.5,
+            )
+        self._warned = False
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        found = self._mesh.process(np.ascontiguousarray(image)).multi_face_landmarks or []
+        with nullcontext() if self._warned else quiet():
+            found = self._mesh.process(np.ascontiguousarray(image)).multi_face_landmarks or []
+        self._warned |= bool(found)  # each of its networks warns once, when the first face reaches it
         return _faces([face.landmark for face in found], image.shape)
 
     def close(self) -> None:
