@@ -40,6 +40,8 @@ def test_stages_add_up_and_bake_away(scene):
     assert not {"mapping", "texture", "static planes", "styles"} & set(report.baked.stages)
     assert report.baked.total.gflop < report.whole.total.gflop
     assert report.difference < 0.01  # the same picture
+    assert report.rasterization.milliseconds > 0
+    assert report.rasterization.faces == len(scene[0].topology.faces)
     model = scene[0]
     assert not any("forward" in vars(module) or "styles" in vars(module) for module in model.modules())
 

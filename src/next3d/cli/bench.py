@@ -28,7 +28,7 @@ def bench(
     Args:
         model: a model folder, a name on the Hugging Face hub, "demo", or untrained:PRESET.
         precision: of the baked frames.
-        frames: how many are timed of each kind; the table shows medians.
+        frames: how many are timed of each kind; the table shows the fastest.
         threads: CPU threads; as many as torch takes by itself if omitted.
         mesh: an OBJ file to draw, in metres, head frame; the neutral head if omitted.
         landmarks: a text file with the 68 landmarks of the mesh.
