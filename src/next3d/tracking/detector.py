@@ -148,6 +148,7 @@ class SolutionsDetector:
                 min_detection_confidence=0.5,
                 min_tracking_confidence=0.5,
             )
+            self._mesh.process(np.zeros((64, 64, 3), np.uint8))
         self._warned = False
 
     def detect(self, image: np.ndarray) -> list[Face]:
