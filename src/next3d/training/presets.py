@@ -38,12 +38,12 @@ def synthetic128() -> TrainingConfig:
             r1_gamma=1.0, blur_sigma=2.5, blur_fade_images=20_000, swap_probability_start=0.0, swap_probability=0.0
         ),
         ema=EmaConfig(half_life_images=4000),
-        reconstruct=ReconstructConfig(views=4),
-        total_steps=8000,
-        batch=16,
+        reconstruct=ReconstructConfig(views=2, field_fraction=0.7),
+        total_steps=3500,
+        batch=8,
         mirror=False,
-        checkpoint_every=250,
-        sample_every=250,
+        checkpoint_every=100,
+        sample_every=200,
         log_every=25,
         precision="bf16-mixed",
     )

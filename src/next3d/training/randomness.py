@@ -32,9 +32,8 @@ class SampleRandom(TorchFunctionMode):
     """Inside ``with SampleRandom(...)``, each row of every random tensor comes from its sample's own stream.
 
     ``torch.rand``, ``torch.randn`` and their ``_like`` forms are caught wherever they are called, so that a network's
-    noise and ray jitter need not know of it. A tensor whose first dimension is the number of samples is drawn row by
-    row; any other comes from a stream that all samples of the step share. (A random tensor that mixes samples in its
-    first dimension would be drawn from the shared stream: correct in one process, the same in all of them.)
+    noise and ray jitter need not know of it. A tensor whose first dimension is a multiple of the number of samples is
+    drawn block by block, sample after sample; any other comes from a stream that all samples of the step share.
 
     Args:
         seed: the run's seed.
@@ -71,9 +70,10 @@ class SampleRandom(TorchFunctionMode):
     def _draw(self, func, size: tuple[int, ...], kwargs: dict) -> Tensor:
         device = kwargs.pop("device", None) or torch.get_default_device()
         kwargs.pop("generator", None)
-        if size and size[0] == len(self._streams):
-            rows = [func(size[1:], generator=stream, device=self.device, **kwargs) for stream in self._streams]
-            return torch.stack(rows).to(device)
+        if size and size[0] and size[0] % len(self._streams) == 0:
+            own = (size[0] // len(self._streams), *size[1:])
+            rows = [func(own, generator=stream, device=self.device, **kwargs) for stream in self._streams]
+            return torch.cat(rows).to(device)
         return func(size, generator=self._shared, device=self.device, **kwargs).to(device)
 
     # Explicit draws, for code that is written for training anyway.
@@ -84,13 +84,3 @@ class SampleRandom(TorchFunctionMode):
     def uniform(self, *shape: int) -> Tensor:
         """(N, *shape) uniform numbers in [0, 1), row n from sample n's stream."""
         return self._draw(torch.rand, (len(self._streams), *shape), {"device": self.device})
-
-
-def slot_indices(batch: int, slot: int, slots: int) -> range:
-    """The places in a global batch of the samples that one forward pass takes.
-
-    A batch is dealt out like cards: process r of W in accumulation round k of A takes the places k·W + r, then every
-    (W·A)-th. Minibatch-standard-deviation groups take every (N/G)-th sample, so the groups of a dealt hand are groups
-    of the whole batch, and the losses do not depend on how many processes share it.
-    """
-    return range(slot, batch, slots)

@@ -9,6 +9,7 @@ import math
 import random
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class Trainer:
         self.stage = make_stage(config, dataset, head, self.fabric, self.clock)
         self.dataset, self.head = dataset, head
         self.step, self.images = 0, 0
+        self.seconds = 0.0  # wall-clock time in all launches so far
         self._sums: dict[str, list[float]] = {}
         self._stop: str | None = None
         taken: dict[str, Any] = {}
@@ -87,7 +89,7 @@ class Trainer:
         )
         self.folder.prepare(
             dataclasses.asdict(config),
-            {**(description or {}), "init": str(init) if init else None, "taken": taken, "processes": self.world}
+            {**(description or {}), "dataset": facts_of(dataset), "init": str(init) if init else None, "taken": taken, "processes": self.world}
             if saved is None
             else self.folder.read_json("run.json"),
         )
@@ -126,7 +128,7 @@ class Trainer:
                     metrics = self.one_step()
                     bar.update(config.batch)
                     if self.step % config.log_every == 0:
-                        bar.set_postfix({k: f"{v:.3g}" for k, v in list(self._write_metrics(bar).items())[:4]})
+                        bar.set_postfix({k: f"{v:.3g}" for k, v in list(self._write_metrics(bar.format_dict["rate"] or 0.0).items())[:4]})
                     del metrics
                     if self.step % config.sample_every == 0 or self.step == config.total_steps:
                         self.save_samples()
@@ -143,6 +145,7 @@ class Trainer:
 
     def one_step(self) -> dict[str, float]:
         """One optimisation step; returns its metrics, averaged over all processes."""
+        start = time.perf_counter()
         with self.clock("data"):
             batch = next(self.loader).to(self.fabric.device)
         metrics = self.stage.step(batch, self.step, self.images)
@@ -155,6 +158,7 @@ class Trainer:
             total = self._sums.setdefault(name, [0.0, 0])
             total[0] += value
             total[1] += 1
+        self.seconds += time.perf_counter() - start
         return metrics
 
     def _agree(self, metrics: dict[str, Tensor]) -> dict[str, float]:
@@ -187,12 +191,11 @@ class Trainer:
             "The last checkpoint is untouched: resume from it with a lower learning rate or --precision 32-true"
         )
 
-    def _write_metrics(self, bar: tqdm) -> dict[str, float]:
+    def _write_metrics(self, rate: float) -> dict[str, float]:
         values = {name: total / count for name, (total, count) in self._sums.items()}
         self._sums = {}
         self.folder.log("metrics", self.step, {"images": self.images, **values})
         seconds = self.clock.take()
-        rate = bar.format_dict["rate"] or 0.0
         self.folder.log("timing", self.step, {"images_per_second": rate, **{f"seconds_{k}": v for k, v in seconds.items()}})
         return values
 
@@ -213,6 +216,7 @@ class Trainer:
             version, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
             state = {
                 "images": self.images,
+                "seconds": self.seconds,
                 "sums": self._sums,
                 "stage": self.config.stage,
                 "stage_state": self.stage.state(),
@@ -227,7 +231,7 @@ class Trainer:
                 f"{saved.path} belongs to the stage '{saved.state['stage']}': start the stage '{self.config.stage}' in another "
                 f"folder with --init {self.folder.path}"
             )
-        self.step, self.images = saved.state["step"], saved.state["images"]
+        self.step, self.images, self.seconds = (saved.state[name] for name in ("step", "images", "seconds"))
         self._sums = saved.state["sums"]
         self.stage.restore(saved.tensors, saved.state["stage_state"])
         torch.set_rng_state(saved.tensors["random.torch"])
@@ -310,6 +314,17 @@ def check(config: TrainingConfig, dataset: PictureDataset, head: HeadModel) -> N
     for name, value in positive.items():
         if value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+
+
+def facts_of(dataset: PictureDataset) -> dict[str, Any]:
+    """What ``run.json`` says about the pictures."""
+    info = dataset.info
+    return {
+        "pictures": len(dataset),
+        "resolution": info.resolution,
+        "head": info.head,
+        "maker": dict(info.maker),
+    }
 
 
 def check_batch(config: TrainingConfig, world: int) -> None:
