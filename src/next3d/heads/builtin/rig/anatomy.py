@@ -95,9 +95,13 @@ class Anatomy:
         return fits[0], fits[1]
 
     @cached_property
-    def left(self) -> Array:
-        """(V,) 0 on the subject's right half, 1 on the left, a smooth step 24 mm wide between."""
-        return smoothstep(-12 * MM, 12 * MM, self.vertices[:, 0])
+    def depth(self) -> Array:
+        """(V,) z measured from 25 mm behind the centres of the eyes, so that a head may be moved in its frame."""
+        return self.vertices[:, 2] - self.base_depth
+
+    @cached_property
+    def base_depth(self) -> float:
+        return float(self.spheres[0][0][2] - 25 * MM)
 
     def reflect(self, field: Array) -> Array:
         """The mirror image of a field of vectors (V, 3) on the head."""
@@ -115,7 +119,7 @@ class Anatomy:
         """Measured places (3,), of the left side where they come in pairs."""
         x, eye, mouth = self.vertices, self.eyes[0], self.mouth
         midline = np.flatnonzero((self.mirror == np.arange(self.count)) & self.is_skin)
-        front = midline[x[midline, 2] > 0]
+        front = midline[self.depth[midline] > 0]
         margin, border, contact = eye.rings[eye.margin], mouth.rings[mouth.border], mouth.rings[mouth.contact]
         tip = front[np.argmax(x[front, 2])]
         upper_lip, lower_lip = x[border[mouth.upper_mid]], x[border[mouth.lower_mid]]

@@ -185,7 +185,7 @@ class Face:
         rise = np.where(
             y > ridge, np.exp(-(((y - ridge) / (22 * MM)) ** 2)), np.exp(-(((y - ridge) / (9.5 * MM)) ** 2))
         )
-        front = smoothstep(-25 * MM, 5 * MM, self.anatomy.vertices[:, 2])
+        front = smoothstep(-25 * MM, 5 * MM, self.anatomy.depth)
         weight = rise * front * self.off_lids * self.off_ears * smoothstep(44 * MM, 26 * MM, x)
         out = np.zeros_like(self.anatomy.vertices)
         for place, width, vector in ((-19, 11, inner), (0, 12, middle), (18, 11, outer)):
@@ -228,9 +228,9 @@ def left_or_whole(face: Face) -> dict[str, Array]:
     e["noseSneer"] += face.dab(face.at("sellion", 7, -4, -3), (6, 8, 9), (-0.6, 2.0, 0.9)) + face.cheek(1.6, 0.8)
     e["noseSneer"] += face.brow((-0.8, -1.6, 0.4), (0, -0.6, 0), (0, 0, 0))
     e["mouthSmile"] = (
-        face.lips(corner=(7.5, 8.2, -5.0), upper=(0, 1.0, -1.8), lower=(0, 0.8, -1.6), only=left)
-        + face.cheek(3.6, 3.2)
-        + face.nasolabial(1.7, 1.5)
+        face.lips(corner=(7.8, 8.4, -5.2), upper=(0, 1.0, -1.8), lower=(0, 0.8, -1.6), only=left)
+        + face.cheek(4.2, 4.2)
+        + face.nasolabial(2.6, 2.4)
         + face.lid("mouthSmile")
         + face.dab(face.at("ala", -1, 1), (7, 7, 10), (1.3, 0.5, -0.3))
     )

@@ -198,13 +198,13 @@ def contour(anatomy: Anatomy) -> Places:
     ear_front = anatomy.vertices[anatomy.ears[0], 2].max() - 4 * MM
     x = anatomy.vertices
     # The face ends in front of the ears, and below at the edge of the jaw, where the skin turns under.
-    ok &= (x[:, 2] > ear_front) & (x[:, 1] < p["eye"][1] + 25 * MM) & (anatomy.normals[:, 1] > -0.5)
-    ok &= (x[:, 1] > p["chin"][1] - 25 * MM) & ((jaw_weights(anatomy) > 0.25) | (x[:, 1] > p["lip_corner"][1]))
+    ok &= (x[:, 2] > ear_front) & (x[:, 1] < p["eye"][1] + 25 * MM) & (anatomy.normals[:, 1] > -0.4)
+    ok &= (x[:, 1] > p["chin"][1] - 25 * MM) & ((jaw_weights(anatomy) > 0.6) | (x[:, 1] > p["lip_corner"][1]))
     ids = np.flatnonzero(ok[tri].all(1))
     # A few evenly spread samples in every triangle.
     mesh = np.array([[i, j, 5 - i - j] for i in range(6) for j in range(6 - i)]) / 5.0
     samples = np.einsum("ks,fsc->fkc", mesh, x[tri[ids]]).reshape(-1, 3)
-    centre = np.array([0, p["eye"][1] - 25 * MM, -0.01])
+    centre = np.array([0, p["eye"][1] - 25 * MM, p["eye"][2] - 35 * MM])
     angles = jaw_angles(samples, centre, p["eye_outer"][1])
     table: dict[float, Array] = {}
     for yaw in CONTOUR_YAWS[CONTOUR_YAWS >= -1e-9]:

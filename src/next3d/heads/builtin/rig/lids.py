@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .anatomy import MM, Anatomy, Array, Eye, Index, smoothstep
-from .fields import relax
 
 CLEARANCE = 0.25  # mm between the ball and the inner side of a moving lid
-OVERCLOSE = 2.0  # mm by which the lids pass each other at full closure, in reserve for larger eyes and raised gaze
+OVERCLOSE = 2.4  # mm by which the lids pass each other at full closure, in reserve for larger eyes and raised gaze
 BULGE = 0.9  # mm by which closed lids stand farther from the ball
 UPPER_SHARE = 0.80  # of the way to closure travelled by the upper lid
 
@@ -76,14 +75,23 @@ def margin_angles(anatomy: Anatomy, side: int) -> tuple[Array, Array]:
     return along(eye.upper | corners), along(lower | corners)
 
 
+def opening(anatomy: Anatomy, side: int) -> Array:
+    """(n,) how far the lids stand apart at each column: 0 at the corners, 1 where they do most."""
+    eye, (centre, _) = anatomy.eyes[side], anatomy.spheres[side]
+    upper, lower = margin_angles(anatomy, side)
+    lever = np.linalg.norm((anatomy.vertices[eye.rings[eye.margin]] - centre)[:, 1:], axis=1)
+    gap = np.clip((upper - lower) * lever, 0, None)
+    return gap / gap.max()
+
+
 def closure(anatomy: Anatomy, side: int, amount: float, over: float = OVERCLOSE) -> Array:
     """(V, 3) the lids closed by ``amount`` (0 open, 1 closed)."""
     eye, (_, radius) = anatomy.eyes[side], anatomy.spheres[side]
     upper, lower = margin_angles(anatomy, side)
-    gap = np.clip((upper - lower) / float((upper - lower).max()), 0, 1)  # 0 at the corners
-    share = 0.5 + (UPPER_SHARE - 0.5) * gap**0.5  # towards the corners the lids meet half-way
+    gap = opening(anatomy, side)
+    share = 0.45 + (UPPER_SHARE - 0.45) * smoothstep(0.1, 0.8, gap)  # towards the corners the lids meet half-way
     meet = lower + (1 - share) * (upper - lower)
-    extra = over * MM / radius * gap**0.8
+    extra = over * MM / radius * gap**0.7
     field = travel(anatomy, side, amount * (meet - extra / 2 - upper), amount * (meet + extra / 2 - lower))
     # The closed lids bulge a little, as over a cornea, and in reserve for the lids' other motions.
     out = anatomy.vertices + field - anatomy.spheres[side][0]
@@ -97,15 +105,14 @@ def edges(anatomy: Anatomy) -> Index:
     """Vertices of the lids' margins away from the corners: where lids meet, so that smoothing must leave them alone."""
     found = []
     for side, eye in enumerate(anatomy.eyes):
-        upper, lower = margin_angles(anatomy, side)
-        open_columns = (upper - lower) > 0.4 * (upper - lower).max()
+        open_columns = opening(anatomy, side) > 0.4
         found.append(eye.rings[eye.margin - 1 : eye.margin + 2, open_columns].ravel())
     return np.concatenate(found)
 
 
 def blink(anatomy: Anatomy, side: int) -> tuple[Array, Array]:
     """Directions (V, 3) of a blink t and of its corrective t²: together they pass through half and full closure."""
-    half, full = (relax(anatomy, closure(anatomy, side, amount), hold=edges(anatomy)) for amount in (0.5, 1.0))
+    half, full = closure(anatomy, side, 0.5), closure(anatomy, side, 1.0)
     return 4 * half - full, 2 * full - 4 * half
 
 

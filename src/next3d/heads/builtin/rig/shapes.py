@@ -111,7 +111,7 @@ class Clay(Face):
     def __init__(self, anatomy: Anatomy):
         super().__init__(anatomy)
         x = anatomy.vertices
-        self.x, self.y, self.z = x[:, 0], x[:, 1], x[:, 2]
+        self.x, self.y, self.z = x[:, 0], x[:, 1], anatomy.depth
         self.ear = np.zeros(anatomy.count)
         for ear in anatomy.ears:
             self.ear[ear] = 1
@@ -120,6 +120,10 @@ class Clay(Face):
             base + 5 * MM, self.p["chin"][1] - 15 * MM, self.y - 0.25 * self.z
         )  # 0 at the neck's end
         self.front = smoothstep(-45 * MM, 20 * MM, self.z)
+
+    def spot(self, x: float, y: float, z: float) -> Array:
+        """A point at x and depth z in millimetres and height y in metres."""
+        return np.array([x * MM, y, z * MM + self.anatomy.base_depth])
 
     def along(self, axis: int, amount: Array) -> Array:
         """(V, 3) displacement of ``amount`` (V,) metres along an axis."""
@@ -137,7 +141,7 @@ class Clay(Face):
         out = (self.x[:, None] * 0) + stroke(self.anatomy, centre, size, (0, 0, 0))
         weight = blob(self.anatomy, centre, size)
         weight = weight + weight[self.anatomy.mirror]
-        radial = self.anatomy.vertices - np.array([0, self.p["eye"][1], -0.02]) * [1, 1, 1]
+        radial = self.anatomy.vertices - self.spot(0, self.p["eye"][1], -20)
         radial[:, 1] *= 0.3
         radial /= np.linalg.norm(radial, axis=1, keepdims=True)
         return out + weight[:, None] * radial * amount * MM
@@ -195,8 +199,8 @@ def named(c: Clay) -> dict[str, Array]:
     s["faceForward"] = c.along(2, 2.4 * MM * mid)
     forehead = smoothstep(brow - 8 * MM, brow + 55 * MM, y) * c.front
     s["foreheadSlope"] = c.along(2, -4.0 * MM * forehead)
-    s["foreheadBulge"] = stroke(a, (0, brow + 36 * MM, 0.04), (48, 30, 50), (0, 0.6, 2.6))
-    s["templeWidth"] = c.pair(np.array([66 * MM, brow + 8 * MM, 0.005]), (26, 30, 36), (2.2, 0, 0.3))
+    s["foreheadBulge"] = stroke(a, c.spot(0, brow + 36 * MM, 40), (48, 30, 50), (0, 0.6, 2.6))
+    s["templeWidth"] = c.pair(c.spot(66, brow + 8 * MM, 5), (26, 30, 36), (2.2, 0, 0.3))
     s["occiput"] = stroke(a, p["occiput"] + np.array([0, -12, 6]) * MM, (55, 42, 40), (0, 0, -4.2))
     gonion = np.array([56 * MM, chin[1] + 22 * MM, ear[2] + 22 * MM])
     s["jawWidth"] = c.pair(gonion, (30, 30, 36), (3.0, 0, 0.2))
@@ -211,13 +215,13 @@ def named(c: Clay) -> dict[str, Array]:
         2, 1.8 * MM * smoothstep(p["lip_contact"][1] + 14 * MM, chin[1], y) * smoothstep(-60 * MM, 30 * MM, z) * c.head
     )
     s["underChin"] = stroke(a, at("chin", 0, -24, -34), (34, 22, 32), (0, -3.4, 1.2))
-    zygion = np.array([58 * MM, eye[1] - 24 * MM, 0.016])
+    zygion = c.spot(58, eye[1] - 24 * MM, 16)
     s["cheekboneWidth"] = c.pair(zygion, (24, 20, 32), (2.4, 0, 0))
-    s["cheekboneForward"] = c.pair(np.array([46 * MM, eye[1] - 24 * MM, 0.036]), (18, 15, 24), (0.8, 0.3, 1.7))
-    hollow = np.array([46 * MM, p["lip_corner"][1] + 8 * MM, 0.03])
+    s["cheekboneForward"] = c.pair(c.spot(46, eye[1] - 24 * MM, 36), (18, 15, 24), (0.8, 0.3, 1.7))
+    hollow = c.spot(46, p["lip_corner"][1] + 8 * MM, 30)
     s["cheekFullness"] = c.swell(hollow, (24, 26, 32), 2.4)
     s["cheekHollow"] = c.swell(hollow + np.array([2, 4, -4]) * MM, (15, 19, 24), -1.5)
-    s["browRidge"] = c.pair(np.array([22 * MM, brow - 3 * MM, 0.05]), (20, 8, 22), (0.1, -0.3, 1.5))
+    s["browRidge"] = c.pair(c.spot(22, brow - 3 * MM, 50), (20, 8, 22), (0.1, -0.3, 1.5))
     s["browHeight"] = c.brow((0, 1.7, 0), (0, 2.0, 0), (0, 1.8, 0)) + a.reflect(
         c.brow((0, 1.7, 0), (0, 2.0, 0), (0, 1.8, 0))
     )
@@ -238,7 +242,7 @@ def named(c: Clay) -> dict[str, Array]:
         + 0.6 * s["neckWidth"]
         + 0.3 * s["noseWidth"]
     )
-    jowl = np.array([34 * MM, chin[1] + 12 * MM, 0.03])
+    jowl = c.spot(34, chin[1] + 12 * MM, 30)
     s["age"] = (
         c.pair(jowl, (12, 12, 18), (0.9, -1.8, 0.4)) + 0.9 * s["eyeBags"] + 0.6 * s["lidFold"] + 0.5 * s["underChin"]
         + 0.5 * s["earLength"] + 0.4 * s["noseLength"] - 0.5 * s["upperLipFullness"] - 0.3 * s["lowerLipFullness"]
@@ -275,12 +279,12 @@ def nose(c: Clay) -> dict[str, Array]:
     middle = (tip + root) / 2
     length = (root - tip)[1]
     s = {}
-    around = np.exp(-((c.x / (24 * MM)) ** 2)) * smoothstep(base[2] - 22 * MM, base[2] - 4 * MM, c.z)
+    around = np.exp(-((c.x / (24 * MM)) ** 2)) * smoothstep(base[2] - 22 * MM, base[2] - 4 * MM, a.vertices[:, 2])
     down = np.where(
         c.y > base[1], smoothstep(root[1], base[1] + 8 * MM, c.y), smoothstep(base[1] - 22 * MM, base[1], c.y)
     )
     s["noseLength"] = c.along(1, -2.2 * MM * around * down)
-    out = np.clip((c.z - (base[2] - 12 * MM)) / (tip[2] - base[2] + 12 * MM), 0, 1.2)
+    out = np.clip((a.vertices[:, 2] - (base[2] - 12 * MM)) / (tip[2] - base[2] + 12 * MM), 0, 1.2)
     band = smoothstep(root[1] + 2 * MM, tip[1] + 4 * MM, c.y) * smoothstep(base[1] - 14 * MM, base[1] + 2 * MM, c.y)
     s["noseForward"] = c.along(2, 2.0 * MM * out * band * np.exp(-((c.x / (18 * MM)) ** 2)))
     s["noseWidth"] = c.pair(wing + np.array([-3, 0, 0]) * MM, (11, 11, 15), (1.35, 0, -0.1))
@@ -371,10 +375,10 @@ def ears_and_neck(c: Clay) -> dict[str, Array]:
         lambda d: np.stack([0 * d[:, 0], -2.0 * MM * smoothstep(-8 * MM, -26 * MM, d[:, 1]), 0 * d[:, 0]], 1)
     )
     s["earLength"] = c.ears(lambda d: d * np.array([0, 0.055, 0]))
-    neck = smoothstep(p["chin"][1] + 8 * MM, p["chin"][1] - 45 * MM, c.y - 0.35 * (c.z + 0.03))
+    neck = smoothstep(p["chin"][1] + 8 * MM, p["chin"][1] - 45 * MM, c.y - 0.35 * (c.z + 30 * MM))
     axis = np.array([0, 0, p["ear"][2] - 22 * MM])
-    s["neckWidth"] = c.along(0, 0.055 * c.x * neck) + c.along(2, 0.03 * (c.z - axis[2]) * neck)
-    s["neckDepth"] = c.along(2, 0.055 * (c.z - axis[2]) * neck)
+    s["neckWidth"] = c.along(0, 0.055 * c.x * neck) + c.along(2, 0.03 * (a.vertices[:, 2] - axis[2]) * neck)
+    s["neckDepth"] = c.along(2, 0.055 * (a.vertices[:, 2] - axis[2]) * neck)
     s["neckForward"] = c.along(2, 3.0 * MM * smoothstep(p["chin"][1] - 5 * MM, a.vertices[a.neck, 1].min(), c.y))
     s["larynx"] = stroke(a, c.at("chin", 0, -46, -52), (10, 14, 30), (0, 0, 1.6))
     return s
@@ -383,7 +387,7 @@ def ears_and_neck(c: Clay) -> dict[str, Array]:
 def harmonics(c: Clay) -> tuple[list[Array], list[Array]]:
     """Even and odd radial waves over the head, finest on the face; in metres per standard deviation."""
     a = c.anatomy
-    d = a.vertices - np.array([0, c.p["subnasale"][1] + 14 * MM, 0.0])
+    d = a.vertices - c.spot(0, c.p["subnasale"][1] + 14 * MM, 0)
     radius = np.linalg.norm(d, axis=1)
     polar, azimuth = np.arccos(np.clip(d[:, 1] / radius, -1, 1)), np.arctan2(d[:, 0], d[:, 2])
     window = (0.35 + 0.65 * smoothstep(-60 * MM, 20 * MM, c.z)) * c.head * smoothstep(8 * MM, 40 * MM, radius)

@@ -84,7 +84,7 @@ class Painter:
         *,
         yaw: float = 0,
         pitch: float = 0,
-        centre: tuple[float, float, float] = (0, -0.02, -0.03),
+        centre: tuple[float, float, float] = (0, -0.03, 0.0),
         height: float = 0.30,
         clay: bool = False,
         eyeball_only: bool = False,

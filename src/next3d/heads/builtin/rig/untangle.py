@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 
 from .anatomy import Anatomy, Array, Index
 from .fields import laplacian
 
-HEADS, ROUNDS = 48, 30
+HEADS, ROUNDS = 64, 40
 ACTIVE = 0.25  # share of the expressions that a random head shows
 
 
@@ -39,9 +40,11 @@ def folded(vertices: Array, rest: Array, triangles: Index, pairs: Index) -> Arra
     a, b = pairs.T
     crease = (before[:, a] * before[:, b]).sum(-1) < -0.1
     turned = ((now[:, a] * now[:, b]).sum(-1) < -0.5) & ~crease
-    count = np.zeros((len(triangles), len(vertices)), np.int8)
-    np.add.at(count, a, turned.T)
-    np.add.at(count, b, turned.T)
+    upset = sparse.csr_matrix(
+        (np.ones(2 * len(pairs), np.int8), (pairs.T.ravel(), np.tile(np.arange(len(pairs)), 2))),
+        shape=(len(triangles), len(pairs)),
+    )
+    count = upset @ turned.T.astype(np.int8)
     return (count.T >= 2) | (size < 0.03 * size_before)
 
 
@@ -104,6 +107,7 @@ def untangle(
         hold: vertices that keep their motion (lid margins)
     """
     random, out, smooth = np.random.default_rng(7), expressions.copy(), Smoother(anatomy, hold)
+    squared = [i for i, j in correctives if i == j]
     for _ in range(ROUNDS):
         shape = np.clip(random.normal(size=(HEADS, len(shapes))), -2.5, 2.5)
         face = random.uniform(size=(HEADS, len(out))) * (random.uniform(size=(HEADS, len(out))) < ACTIVE)
@@ -111,4 +115,6 @@ def untangle(
         for (i, j), corrective in correctives.items():
             heads += (face[:, i] * face[:, j])[:, None, None] * corrective
         smooth(jaw_turned(heads, jaw, hinge, np.radians(random.uniform(0, 30, HEADS))), out)
+        for i in squared:
+            out[i] = expressions[i]
     return out
