@@ -41,7 +41,9 @@ def glasses(
     middle = np.array([0, eye[1] - 0.22 * cm, 0])
     wrap = 0.020 / cm  # the frame bends back around the face
     # In front of lashes and cheeks, on the nose
-    region = (np.abs(np.abs(vertices[:, 0]) - half) < 0.95 * width) & (np.abs(vertices[:, 1] - middle[1]) < 0.75 * height)
+    region = (np.abs(np.abs(vertices[:, 0]) - half) < 0.95 * width) & (
+        np.abs(vertices[:, 1] - middle[1]) < 0.75 * height
+    )
     near = vertices[region]
     room = (near[:, 2] + wrap * near[:, 0] ** 2).max() + 0.42 * cm  # lids, lashes and cheeks move
     depth = max(float(room), float(landmarks[27, 2]) + 0.02 * cm)
@@ -70,9 +72,10 @@ def glasses(
         ear = np.array([top[0], min(top[1], start[1] + 0.5 * cm), top[2] + 0.2 * cm])
         t = np.linspace(0, 1, 9)[:, None]
         path = start * (1 - t) + ear * t
-        path[1:] = hull.push_out(path[1:], 0.22 * cm)
-        path[:, 0] = side * np.maximum.accumulate(np.abs(path[:, 0]))
-        path[0] = start
+        # One smooth bow, wide enough to clear the head everywhere
+        clear = side * (hull.push_out(path, 0.22 * cm)[:, 0] - path[:, 0])
+        bow = np.sin(0.5 * np.pi * t[:, 0]) ** 0.7
+        path[:, 0] += side * bow * max(0.0, (clear[1:] / bow[1:]).max())
         end = path[-1] + np.array([-0.25 * side, -1.5, -1.3]) * cm
         path = np.concatenate([path, [0.5 * (path[-1] + end) + np.array([0, 0.35, -0.2]) * cm, end]])
         pieces.append(tube(path, (0.7 * thick, 1.2 * thick), sides=6, up=(1, 0, 0)))

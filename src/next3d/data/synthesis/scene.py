@@ -190,7 +190,7 @@ def to_world(points: np.ndarray) -> np.ndarray:
 
 
 _people: OrderedDict[tuple[bytes, int, str], Person] = OrderedDict()
-REMEMBERED = 4  # people kept ready per process
+REMEMBERED = 2  # people kept ready per process
 
 
 def person(latent: ArrayLike | torch.Tensor, texture_resolution: int = 256, head: str = "builtin") -> Person:

@@ -415,7 +415,7 @@ def _paint(at, who, table, colour, label):
             c += 0.05 * at.forehead[t] * (min(s * 1.12, 1.0) - c)
             c += who.lines * at.crease[t] * (s * (0.66, 0.50, 0.46)[k] - c)
             c += freckle * (s * (0.70, 0.52, 0.42)[k] - c)
-            c += 0.85 * at.hollow[t] * (s * (0.22, 0.12, 0.10)[k] - c)
+            c += 0.35 * at.hollow[t] * (s * (0.22, 0.12, 0.10)[k] - c)
             c += 0.92 * lips * (who.lips[k] - c)
             c *= 1 + 0.05 * lips * fine
             c += 0.55 * who.makeup * at.shadow[t] * (who.eye_shadow[k] - c)

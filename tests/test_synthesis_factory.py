@@ -1,0 +1,120 @@
+"""Datasets of drawn people: the same bytes whatever the workers, and nothing lost when the build is killed."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from next3d.data import Dataset
+from next3d.data.synthesis import Recipe, shape, synthesize
+from next3d.errors import InputError
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.png"))
+    }
+
+
+def rows(folder: Path) -> list[dict]:
+    import pyarrow.parquet as parquet
+
+    return parquet.read_table(folder / "metadata.parquet").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("synthesis") / "people"
+    synthesize(folder, 6, 32, seed=5, workers=1, cameras=2, aux=True, progress=False)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_changes_no_byte(dataset, tmp_path):
+    synthesize(tmp_path / "two", 6, 32, seed=5, workers=2, cameras=2, aux=True, progress=False)
+    assert contents(tmp_path / "two") == contents(dataset)
+    assert len(contents(dataset)) == 6 * 4
+    assert rows(tmp_path / "two") == rows(dataset)
+
+
+def test_a_picture_does_not_depend_on_the_count(dataset, tmp_path):
+    synthesize(tmp_path / "few", 3, 32, seed=5, workers=1, cameras=2, aux=True, progress=False)
+    assert contents(tmp_path / "few").items() <= contents(dataset).items()
+    assert rows(tmp_path / "few") == rows(dataset)[:3]
+    synthesize(tmp_path / "few", 6, 32, seed=5, workers=1, cameras=2, aux=True, progress=False)  # and it grows
+    assert contents(tmp_path / "few") == contents(dataset)
+    assert rows(tmp_path / "few") == rows(dataset)
+
+
+def test_rows_say_what_was_drawn(dataset):
+    samples, table = Dataset(dataset), rows(dataset)
+    assert len(samples) == 6
+    recipe = Recipe(32, seed=5, cameras=2)
+    for index in (0, 1, 5):
+        row = table[index]
+        assert row["identity"] == index // 2
+        assert np.array_equal(np.float32(row["latent"]), recipe.latent(index // 2))
+        assert np.array_equal(np.float32(row["shape"]), shape(recipe.latent(index // 2)).numpy())
+        pose = recipe.pose(index)
+        assert np.array_equal(np.float32(row["expression"]), pose.params.expression.numpy())
+        assert np.array_equal(np.float32(row["camera"]), pose.camera.label.numpy())
+        assert np.array_equal(samples[index].image.numpy().transpose(1, 2, 0), recipe.picture(index)[0].image)
+    assert table[0]["latent"] == table[1]["latent"] != table[2]["latent"]
+    assert table[0]["split"] == table[1]["split"]
+    assert table[0]["expression"] != table[1]["expression"]
+
+
+def test_seeds_and_options_differ(tmp_path):
+    assert not np.array_equal(Recipe(32, seed=1).latent(0), Recipe(32, seed=2).latent(0))
+    lit = Recipe(32, seed=5, cameras=2, free_light=True).picture(1)
+    plain = Recipe(32, seed=5, cameras=2).picture(1)
+    assert np.array_equal(lit[0].parts, plain[0].parts)
+    assert not np.array_equal(lit[0].image, plain[0].image)
+    assert len(lit[2]["light"]) == 3
+    assert float(Recipe(32, seed=5, neck=10).pose(0).params.neck.abs().max()) > 0
+
+
+@pytest.mark.slow
+def test_a_killed_build_goes_on_where_it_was(dataset, tmp_path):
+    folder = tmp_path / "killed"
+    code = (
+        "import sys; from next3d.data.synthesis import synthesize\n"
+        f"if __name__ == '__main__': synthesize({str(folder)!r}, 6, 32, seed=5, workers=1, cameras=2, aux=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and len(list(folder.rglob("images/*/*.png"))) < 2:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    synthesize(folder, 6, 32, seed=5, workers=1, cameras=2, aux=True, progress=False)
+    assert contents(folder) == contents(dataset)
+    assert rows(folder) == rows(dataset)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "at least one picture"),
+        ({"resolution": 4}, "outside 16 to 4096"),
+        ({"cameras": 0}, "at least one picture"),
+        ({"bias": 1.5}, "from 0"),
+        ({"workers": 0}, "at least one process"),
+        ({"seed": -1}, "whole number"),
+        ({"neck": 90.0}, "0 to 30"),
+    ],
+)
+def test_impossible_options_are_refused_before_work(tmp_path, options, message):
+    arguments = {"count": 2, "resolution": 32, "progress": False} | options
+    with pytest.raises(InputError, match=message):
+        synthesize(tmp_path / "no", **arguments)
+    assert not (tmp_path / "no").exists()
