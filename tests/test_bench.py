@@ -94,7 +94,7 @@ def test_bad_input(scene, tmp_path, capsys):
     (tmp_path / "file").touch()
     for arguments, message in (
         (["--json", str(tmp_path / "file" / "a.json")], "cannot write"),
-        (["--mesh", "head.obj"], "landmarks"),
+        (["--landmarks", "points.txt"], "--mesh"),
         (["--threads", "0"], "thread"),
     ):
         with pytest.raises(SystemExit) as error:

@@ -14,7 +14,7 @@ def bench(
     threads: int | None = None,
     mesh: Path | None = None,
     landmarks: Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     seed: int = 0,
     json: Path | None = None,
 ) -> None:
@@ -30,39 +30,37 @@ def bench(
         precision: of the baked frames.
         frames: how many are timed of each kind; the table shows the fastest.
         threads: CPU threads; as many as torch takes by itself if omitted.
-        mesh: an OBJ file to draw, in metres, head frame; the neutral head if omitted.
-        landmarks: a text file with the 68 landmarks of the mesh.
-        device: cpu or cuda.
-        seed: of the weights of an untrained model and of the latent.
+        mesh: an OBJ file to draw, in metres, head frame, of the model's topology; the neutral head if omitted.
+        landmarks: the 68 landmarks of the mesh, a text file of three numbers a line.
+        device: auto, cpu or cuda.
+        seed: of the latent.
         json: also write the figures to this file.
     """
     import torch
     from tqdm import tqdm
 
     from next3d.bench import bench_frame
+    from next3d.cli.common import given_mesh, open_model
     from next3d.errors import InputError
-    from next3d.generator.model import load
     from next3d.geometry.cameras import Camera
     from next3d.heads import HeadParams
     from next3d.io.files import check_writable, write_text
-    from next3d.io.meshes import read_landmarks, read_obj
 
     if json is not None:
         check_writable(json)
-    if (mesh is None) != (landmarks is None):
-        raise InputError("a mesh needs its landmarks, and landmarks their mesh: give both --mesh and --landmarks")
     if threads is not None:
         if threads < 1:
             raise InputError(f"at least one thread is needed, got {threads}")
         torch.set_num_threads(threads)
     with tqdm(total=4 + 2 * frames, unit="frame", leave=False) as bar:
         bar.set_description("loading")
-        generator = load(model, device=device, seed=seed)
-        if mesh is not None and landmarks is not None:
-            vertices, points = read_obj(mesh).vertices[None], read_landmarks(landmarks)[None]
+        generator = open_model(model, device)
+        given = given_mesh(generator, mesh, landmarks)
+        if given is not None:
+            vertices, points = (values[None] for values in given)
         elif generator.head is not None:
-            head = generator.head(HeadParams())
-            vertices, points = head.vertices, head.landmarks
+            neutral = generator.head(HeadParams())
+            vertices, points = neutral.vertices, neutral.landmarks
         else:
             raise InputError(f"{model} brings no head of its own: give a mesh with --mesh and --landmarks")
 
@@ -72,9 +70,9 @@ def bench(
 
         report = bench_frame(
             generator,
-            vertices.to(device),
-            points.to(device),
-            Camera.orbit().label[None].to(device),
+            vertices.to(generator.device),
+            points.to(generator.device),
+            Camera.orbit().label[None].to(generator.device),
             precision=precision,
             frames=frames,
             seed=seed,

@@ -6,12 +6,11 @@ device, without a synchronisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from next3d.compiled import compiled
 
 GPU_SWEEPS = 24
 THRESHOLD = 254 / 255  # the fill walks through every pixel up to this value
@@ -36,14 +35,7 @@ def fill_holes(alpha: Tensor, *, border: bool = False, implementation: str = "au
     return torch.where(reached, alpha, 1.0)
 
 
-def _compile(function: Callable) -> Callable:
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder to cache the machine code in: compile again in each process
-        return numba.njit(nogil=True)(function)
-
-
-@_compile
+@compiled()
 def _walk(open_: np.ndarray, border: bool) -> np.ndarray:
     count, height, width = open_.shape
     reached = np.zeros_like(open_)

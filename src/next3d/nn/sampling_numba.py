@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from next3d.raster.numba_cpu import _run
+from next3d.compiled import compiled, run
 
 BLOCK = 8192  # points that are worth a thread of their own
 
@@ -18,7 +17,7 @@ BLOCK = 8192  # points that are worth a thread of their own
 class SamplePlanes(torch.autograd.Function):
     """Sum over planes of bilinear samples, zeros outside; differentiable once, with respect to the planes alone.
 
-    Some five times faster than ``grid_sample``, forward and backward: a texel's channels lie side by side in memory, and
+    Some five times faster than ``grid_sample``, forward and backward: a texel's channels lie side by side in memory and
     one pass finds the texels, weighs and adds them. The order of additions is fixed, so results repeat to the bit.
     """
 
@@ -35,7 +34,7 @@ class SamplePlanes(torch.autograd.Function):
             for n in range(batch)
             for i in range(0, points, BLOCK)
         ]
-        _run(_gather, tasks)
+        run(_gather, tasks)
         ctx.places = places
         ctx.shapes = [(plane.shape, plane.dtype) for plane in planes]
         return result
@@ -47,7 +46,7 @@ class SamplePlanes(torch.autograd.Function):
         results = [torch.zeros(n, h, w, c) for (n, c, h, w), _ in ctx.shapes]
         arrays = [result.numpy() for result in results]
         # One task owns one plane: threads never add to the same texel.
-        _run(
+        run(
             _scatter,
             [(incoming[n], g[n], a[n]) for n in range(len(incoming)) for g, a in zip(ctx.places, arrays)],
         )
@@ -58,13 +57,8 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to(torch.float32).contiguous().numpy()
 
 
-def _compile(function: Callable) -> Callable:
-    # Only fused multiply-adds are allowed beyond strict arithmetic: results repeat on one machine.
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to cache the machine code in: compile again in each process
-        return numba.njit(**options)(function)
+# Only fused multiply-adds are allowed beyond strict arithmetic: results repeat on one machine.
+FASTMATH = {"contract", "nsz"}
 
 
 @numba.njit(inline="always")
@@ -77,7 +71,7 @@ def _taps(place, size):
     return low, np.float32(x - low)
 
 
-@_compile
+@compiled(fastmath=FASTMATH)
 def _gather(planes, grids, found):
     """found (P, C) += samples of each plane (H, W, C) at its grid (P, 2)."""
     points, channels = found.shape
@@ -103,7 +97,7 @@ def _gather(planes, grids, found):
                         found[p, c] += w * plane[j, i, c]
 
 
-@_compile
+@compiled(fastmath=FASTMATH)
 def _scatter(gradient, grid, plane):
     """plane (H, W, C) += gradient (P, C) spread over the texels around grid (P, 2): the transpose of _gather."""
     points, channels = gradient.shape

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise, starmap
+from itertools import pairwise
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from next3d.compiled import compiled, run
 from next3d.raster.rasterize import DEGENERATE, LIMIT, NEAR, RELEASED_EPSILON
 
 BAND = 32  # fewest rows that are worth a thread of their own
@@ -40,36 +36,13 @@ def rasterize(
         for n in range(count)
         for first, last in pairwise(rows)
     ]
-    _run(_rasterize_band, tasks)
+    run(_rasterize_band, tasks)
     arrays = (torch.from_numpy(array) for array in (barycentric, depth))
     barycentrics, depths = (tensor.to(device, dtype) for tensor in arrays)
     return torch.from_numpy(face).to(device), barycentrics, depths
 
 
-def _run(function: Callable, tasks: list[tuple]) -> None:
-    """Call ``function`` with each tuple of arguments, on as many threads as torch may use."""
-    threads = torch.get_num_threads()
-    if min(threads, len(tasks)) < 2:
-        for _ in starmap(function, tasks):
-            pass
-        return
-    for future in [_pool(threads, os.getpid()).submit(function, *task) for task in tasks]:
-        future.result()
-
-
-@cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # by process: threads do not survive a fork
-    return ThreadPoolExecutor(threads, thread_name_prefix="raster")
-
-
-def _compile(function: Callable) -> Callable:
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder to cache the machine code in: compile again in each process
-        return numba.njit(nogil=True, error_model="numpy")(function)
-
-
-@_compile
+@compiled()
 def _rasterize_band(
     points, corners, face, barycentric, depth, buffer, first_row, last_row, keep, perspective, released
 ):
@@ -160,7 +133,7 @@ def _rasterize_band(
             depth[row, column] = w0 * points[a, 2] + w1 * points[b, 2] + w2 * points[c, 2]
 
 
-@_compile
+@compiled()
 def _released_weights(a, b, c, u, v, epsilon):
     area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     area += epsilon if area > 0 else -epsilon
