@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class Avatar:
         return self._baked
 
     def mesh_of(self, params: HeadParams) -> tuple[Tensor | None, Tensor | None]:
-        """Vertices (N, V, 3) and landmarks (N, 68, 3) of this head in N poses, metres; None if the model has no mesh.
+        """Vertices (N, V, 3), landmarks (N, 68, 3) of this head in N poses, metres; None if the model has no mesh.
 
         The shape is the avatar's own, whatever ``params`` say; angles beyond anatomical limits are clamped.
         """
@@ -99,8 +100,8 @@ class Avatar:
         head = self.model.head
         if head is None:
             raise InputError(
-                f"this model is driven by meshes of '{self.model.config.head}', which is not at hand: give a head model "
-                "(model.use_head(load_head('your FLAME folder')); on the command line --head), or a mesh with landmarks"
+                f"this model is driven by '{self.model.config.head}', which is not at hand: give a head model (--head; "
+                "in Python model.use_head(load_head('your FLAME folder'))), or a mesh with its landmarks"
             )
         params = head.clamp(params.to(self.model.device).replace(shape=self.shape))
         mesh = head(params)
@@ -274,12 +275,21 @@ def sample(
     Args:
         truncation: 1 keeps the full variety, 0 gives the mean
         truncation_cutoff: how many w vectors are truncated; the static half if None
-        shape: (100,) the head's shape; by default it is drawn with the seed too, ``truncation`` times a standard normal
+        shape: (100,) the head's shape; by default ``truncation`` times what belongs to the latent, or, where latents do
+            not say, a standard normal drawn with the seed
         dtype: as for :class:`Avatar`
     """
     ws = latents(model, [seed], truncation=truncation, truncation_cutoff=truncation_cutoff)
-    drawn = truncation * torch.randn(100, generator=torch.Generator().manual_seed(int(seed) + 2**32))
-    return Avatar(model, ws, drawn if shape is None else shape, name=f"seed {seed}", dtype=dtype)
+    if shape is None:
+        own = model.shape_of(latent(model, seed)[None])
+        drawn = torch.randn(100, generator=torch.Generator().manual_seed(int(seed) + 2**32)) if own is None else own[0]
+        shape = truncation * drawn
+    return Avatar(model, ws, shape, name=f"seed {seed}", dtype=dtype)
+
+
+def latent(model: Generator, seed: int) -> Tensor:
+    """The latent (z_dim,) of a seed."""
+    return torch.randn(model.config.mapping.z_dim, generator=torch.Generator().manual_seed(int(seed)))
 
 
 @torch.no_grad()
@@ -287,10 +297,44 @@ def latents(
     model: Generator, seeds: Sequence[int], *, truncation: float = 0.7, truncation_cutoff: int | None = None
 ) -> Tensor:
     """ws (N, count, w_dim) of seeds, the mapping network being shown the frontal camera."""
-    z_dim = model.config.mapping.z_dim
-    z = torch.stack([torch.randn(z_dim, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+    z = torch.stack([latent(model, seed) for seed in seeds])
     label = Camera.orbit().label.expand(len(z), 25).to(model.device)
     return model.mapping(z.to(model.device), label, truncation=truncation, truncation_cutoff=truncation_cutoff)
+
+
+@torch.no_grad()
+def morph(
+    model: Generator,
+    seeds: Sequence[int],
+    count: int,
+    *,
+    truncation: float = 0.7,
+    swing: float = 20.0,
+    motion: Motion | None = None,
+    mesh: tuple[Tensor, Tensor] | None = None,
+) -> Iterator[Tensor]:
+    """``count`` pictures (3, R, R) in [−1, 1] on a smooth closed curve through the identities of ``seeds``.
+
+    Args:
+        swing: degrees by which the camera swings to both sides, once around for the whole loop
+        motion: what the head does meanwhile, of ``count`` frames; at rest if None
+        mesh: vertices (V, 3) and landmarks (68, 3) in metres to draw instead
+    """
+    from scipy.interpolate import CubicSpline
+
+    ends = [sample(model, seed, truncation=truncation) for seed in (*seeds, seeds[0])]
+    times = torch.arange(len(ends))
+    now = torch.arange(count) * (len(seeds) / count)
+    curve = [
+        torch.from_numpy(CubicSpline(times, torch.stack(values).cpu().numpy(), bc_type="periodic")(now)).float()
+        for values in ([end.ws[0] for end in ends], [end.shape for end in ends])
+    ]
+    turn = math.radians(swing) * torch.sin(2 * math.pi * torch.arange(count) / count)
+    cameras = Camera.orbit(turn)
+    for index, (ws, shape) in enumerate(zip(*curve)):
+        params = None if motion is None else motion.params[index]
+        one = Avatar(model, ws[None], shape)
+        yield one.render(None if mesh else params, cameras[index], mesh=mesh).image
 
 
 def with_tensors(model: Generator, tuned: dict[str, Tensor]) -> Generator:

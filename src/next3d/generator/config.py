@@ -31,6 +31,9 @@ class MappingConfig:
     camera_conditioning: bool = True
     """show the network the camera, so that pose and looks may correlate as in the photos"""
     camera_scale: float = 1.0
+    shape_latents: tuple[int, ...] = ()
+    """for each of the head's 100 shape parameters the number of the latent that sets it, −1 for none, where a model was
+    trained with identities whose latent says their shape (the picture factory's do); empty where it does not"""
     """multiplies the camera label before it is embedded"""
 
 

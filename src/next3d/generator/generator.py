@@ -90,6 +90,9 @@ class Rendering:
     planes: Planes
 
 
+SHAPE_RANGE = (-2.2, 2.2)  # standard deviations; beyond it a latent's head would no longer be plausible
+
+
 class Generator(nn.Module, Pretrained):
     """A latent and a head mesh become a picture.
 
@@ -317,6 +320,13 @@ class Generator(nn.Module, Pretrained):
                 raise InputError("density needs either ws with vertices and landmarks, or planes")
             planes = self.planes(self.identity(ws), vertices, landmarks)
         return self.volume.field(planes.blended)(points)
+
+    def shape_of(self, z: Tensor) -> Tensor | None:
+        """Head shapes (N, 100) that belong to latents (N, z_dim), or None where a model's latents do not say."""
+        index = torch.tensor(self.config.mapping.shape_latents, dtype=torch.int64, device=z.device)
+        if not len(index):
+            return None
+        return torch.where(index >= 0, z[:, index.clamp_min(0)], torch.zeros_like(z[:, :1])).clamp(*SHAPE_RANGE)
 
     def bake(self, ws: Tensor, dtype: torch.dtype = torch.float32, noise: str = "const") -> Baked:
         """Compute once what all frames of one identity share, in ``dtype``; ws (1, count, w_dim)."""

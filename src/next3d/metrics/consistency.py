@@ -1,0 +1,97 @@
+"""What the paper shows in pictures only: is a head the same from view to view, and do its still parts stay still?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
+
+from next3d.avatar import Avatar
+from next3d.geometry.cameras import Camera
+from next3d.geometry.meshes import world_from_head
+from next3d.heads.params import HeadParams
+from next3d.raster import interpolate as raster_interpolate
+from next3d.raster import perspective_screen, rasterize
+
+YAWS = (-0.4, -0.2, 0.2, 0.4)  # radians, compared with the frontal view
+DEPTH_TOLERANCE = 0.03  # world units by which two depths may differ and still be one surface
+
+
+def reproject(picture: Tensor, depth: Tensor, source: Camera, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Colours that a picture shows at world points, and whether each point is its visible surface.
+
+    Args:
+        picture: (3, R, R); depth: (1, r, r) distance along each ray; source: their camera.
+        points: (P, 3) world units.
+
+    Returns:
+        colours (P, 3) and visibility (P,) bool.
+    """
+    uv, _ = source.project(points)
+    grid = (uv * 2 - 1)[None, None]  # (1, 1, P, 2)
+    colour = grid_sample(picture[None], grid, align_corners=False)[0, :, 0].T
+    seen = grid_sample(depth[None], grid, align_corners=False)[0, 0, 0]
+    distance = (points - source.cam2world[:3, 3]).norm(dim=-1)
+    inside = ((uv > 0.01) & (uv < 0.99)).all(-1)
+    return colour, inside & ((distance - seen).abs() < DEPTH_TOLERANCE)
+
+
+@torch.no_grad()
+def skin_mask(avatar: Avatar, params: HeadParams, camera: Camera, resolution: int) -> Tensor:
+    """(r, r) bool: pixels that show the moving region of the face, by the mesh."""
+    head = avatar.model.head
+    assert head is not None
+    vertices = world_from_head(head(params.replace(shape=avatar.shape.cpu())).vertices)
+    camera = Camera(camera.cam2world[None], camera.intrinsics[None])
+    fragments = rasterize(perspective_screen(camera, vertices), head.faces, resolution, cull=-1, perspective=True)
+    uv = raster_interpolate(fragments, head.topology.uvs[None], head.topology.uv_faces)  # (1, r, r, 2)
+    mask = grid_sample(head.topology.face_mask, uv * 2 - 1, align_corners=False)[0, 0]
+    return fragments.mask[0] & (mask > 0.5)
+
+
+@torch.no_grad()
+def view_consistency(avatar: Avatar, params: HeadParams | None = None) -> float:
+    """Mean absolute colour error, of 255, on visible skin: the frontal view carried into turned views by its depth.
+
+    Every pixel of the frontal view that shows the face becomes a world point by the frontal depth; where a turned view
+    sees that point as its surface, both views' colours are compared.
+    """
+    params = params or HeadParams()
+    front = Camera.orbit()
+    frame = avatar.render(params, front)
+    size = frame.depth.shape[-1]
+    origins, directions = front.rays(size)
+    points = origins + directions * frame.depth.flatten()[:, None]
+    small = interpolate(frame.image[None], size=(size, size), mode="bilinear", antialias=True)[0]
+    colours = small.flatten(1).T
+    skin = skin_mask(avatar, params, front, size).flatten()
+    errors = []
+    for yaw in YAWS:
+        camera = Camera.orbit(yaw)
+        turned = avatar.render(params, camera)
+        view = interpolate(turned.image[None], size=(size, size), mode="bilinear", antialias=True)[0]
+        seen, visible = reproject(view, turned.depth, camera, points[skin])
+        if bool(visible.any()):
+            errors.append((seen - colours[skin])[visible].abs().mean() * 127.5)
+    return float(torch.stack(errors).mean()) if errors else float("nan")
+
+
+@torch.no_grad()
+def static_stability(avatar: Avatar, poses: HeadParams) -> float:
+    """Mean standard deviation over time, of 255, of pixels that no pose moves: hair, body and background.
+
+    A pixel counts as still if it lies outside the face region of every pose.
+
+    Args:
+        poses: (T,) expressions of one head, seen from the front.
+    """
+    camera = Camera.orbit()
+    frames, moving = [], None
+    for i in range(len(poses)):
+        frame = avatar.render(poses[i], camera)
+        frames.append(frame.image)
+        mask = skin_mask(avatar, poses[i], camera, frame.image.shape[-1])
+        moving = mask if moving is None else moving | mask
+    assert moving is not None
+    spread = torch.stack(frames).std(0).mean(0) * 127.5  # (R, R)
+    return float(spread[~moving].mean())
