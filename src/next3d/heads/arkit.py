@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from next3d.errors import InputError
+
+if TYPE_CHECKING:
+    from next3d.heads.head_model import HeadModel
+    from next3d.heads.params import Motion
 
 # The order of Apple's ARFaceAnchor.BlendShapeLocation documentation.
 ARKIT_NAMES = (
@@ -99,6 +105,43 @@ def arkit_from_names(expression_names: Sequence[str]) -> Tensor:
     for name, (column, angle) in JOINT_COLUMNS.items():
         matrix[ARKIT_NAMES.index(name), column] = angle
     return matrix
+
+
+def read_arkit_csv(path: str | Path, head: HeadModel, *, fps: float = 60.0) -> Motion:
+    """A recording of ARKit coefficients as a motion of ``head``: one row a frame, as Apple's Live Link Face writes.
+
+    The header names the coefficients; HeadYaw, HeadPitch and HeadRoll (radians) turn the neck; other columns are passed
+    over. Such recordings run at 60 frames a second.
+
+    Raises:
+        InputError: no such file, or no table of coefficients.
+    """
+    from next3d.heads.params import Motion
+
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            header, *rows = [row for row in csv.reader(file) if row]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is not a readable table of ARKit coefficients: {error}") from None
+    names = {name.strip().lower(): column for column, name in enumerate(header)}
+    found = [name for name in ARKIT_NAMES if name.lower() in names]
+    if not found or not rows:
+        raise InputError(
+            f"{path} holds no ARKit coefficients: its first line must name them (eyeBlinkLeft, jawOpen, …)"
+        )
+
+    def column(name: str) -> np.ndarray:
+        try:
+            return np.array([float(row[names[name.lower()]]) for row in rows])
+        except (ValueError, IndexError):
+            raise InputError(f"{path}: the column '{name}' does not hold a number in every row") from None
+
+    turns = [column(n) if n.lower() in names else np.zeros(len(rows)) for n in ("HeadPitch", "HeadYaw", "HeadRoll")]
+    params = head.from_arkit({name: column(name) for name in found})
+    # Taken as + up, + to the subject's left, and + as a tilt to the right shoulder.
+    neck = torch.from_numpy(np.stack([-turns[0], turns[1], -turns[2]], -1)).float()
+    return Motion(params.replace(neck=neck), fps)
 
 
 def arkit_coefficients(given: Mapping[str, Any] | Tensor | np.ndarray | Sequence[float]) -> Tensor:
