@@ -432,3 +432,31 @@ def test_pack_command(folder, tmp_path, capsys):
     main(["dataset", "pack", str(folder), "--out", str(tmp_path / "s"), "--per-shard", "10"])
     assert "shards" in capsys.readouterr().out
     assert len(open_dataset(tmp_path / "s")) == 24
+
+
+def test_reading_speed_is_measured_for_both_layouts(folder, tmp_path, capsys):
+    from next3d.data.benchmark import describe, reading_speed
+
+    pack(folder, tmp_path / "s")
+    for path in (folder, tmp_path / "s"):
+        speed = reading_speed(path, rounds=2)
+        assert speed["share"] == pytest.approx(speed["read"] / speed["decode"])
+        assert "32×32" in describe(open_dataset(path), speed)
+
+
+def test_large_pictures_are_copied_piece_by_piece_without_loss():
+    from next3d.data.dataset import PIECE, pixels
+
+    picture = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
+    assert picture.shape[0] * picture.shape[1] > PIECE  # so that several pieces, the last one short, are needed
+    copied = pixels(Image.fromarray(picture))
+    assert np.array_equal(copied, picture)
+    assert copied.flags.writeable
+
+
+def test_synthesize_command_writes_a_valid_dataset(tmp_path, capsys):
+    out = tmp_path / "people"
+    main(["dataset", "synthesize", "--out", str(out), "--count", "2", "--resolution", "32", "--workers", "1", "--aux"])
+    assert "2 pictures of 32×32" in capsys.readouterr().out
+    assert validate(out, progress=False).ok
+    assert open_dataset(out, aux=True)[1].aux["parts"].shape == (1, 32, 32)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
@@ -206,6 +207,27 @@ class PictureDataset(torch.utils.data.Dataset):
         return str(index)
 
 
+# Large buffers that are freed go back to the system, and the next ones come from it page by page, cleared: at 512² that
+# costs a third of decoding. So Pillow keeps some of its own, and pixels are copied out of it in small pieces.
+Image.core.set_blocks_max(8)
+PIECE = 1 << 16  # pixels; in bytes well below what malloc asks the system for
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """An RGB picture as a writable array (H, W, 3) uint8."""
+    width, height = image.size
+    rows = max(1, PIECE // width)
+    if rows >= height:
+        return np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(height, width, 3)
+    result = np.empty((height, width, 3), np.uint8)
+    image.load()
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        piece = image.crop((0, top, width, bottom)).tobytes()
+        result[top:bottom] = np.frombuffer(piece, np.uint8).reshape(bottom - top, width, 3)
+    return result
+
+
 _MODES = {"depth": ("I;16", "I"), "parts": ("L",)}
 
 
@@ -226,7 +248,7 @@ def decode(data: bytes, resolution: int, name: str, aux: str | None = None) -> n
                 raise InputError(f"the {aux} picture of {name} has mode {image.mode}, expected {_MODES[aux][0]}")
             return np.array(image)
         rgb = image if image.mode == "RGB" else image.convert("RGB")
-        return np.frombuffer(bytearray(rgb.tobytes()), np.uint8).reshape(resolution, resolution, 3)
+        return pixels(rgb)
     except InputError:
         raise
     except Exception as error:  # Pillow raises many kinds, SyntaxError and struct.error among them
