@@ -8,12 +8,13 @@ import numpy as np
 
 from next3d.data.synthesis.anatomy import Anatomy
 from next3d.data.synthesis.identity import Identity
-from next3d.data.synthesis.locks import Hull, Style, grow, ribbons
+from next3d.data.synthesis.locks import TAPER, Hull, Style, grow, ribbons
 from next3d.data.synthesis.noise import hashed
 from next3d.data.synthesis.parts import Part, ellipsoid, unit
 from next3d.data.synthesis.skin import recede, smoothstep
 
 LOCKS = 540
+PARTED = np.array([(0, 0.25), (0.12, 0.8), (0.3, 1.0), (0.75, 0.95), (0.92, 0.6), (1, 0.1)])  # narrow at the part
 
 
 @lru_cache(maxsize=4)
@@ -45,7 +46,8 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     azimuth = face.azimuth(mean)
     line = face.above_hairline(mean) - (recede(who) - 0.15) * (0.4 + np.exp(-(((azimuth - 27) / 12) ** 2)))
     roots, mean, azimuth = roots[line > 0], mean[line > 0], azimuth[line > 0]
-    limit = 800 if style_name in ("crop", "fringe") else LOCKS
+    fine = style_name in ("crop", "fringe", "side", "quiff", "slick")
+    limit = 760 if fine else LOCKS
     if len(roots) > limit:
         chosen = np.argsort(hashed(np.arange(len(roots)), 77))[:limit]
         roots, mean, azimuth = roots[chosen], mean[chosen], azimuth[chosen]
@@ -86,7 +88,8 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     elif style_name == "side":
         comb = np.where(top[:, None] > 0.2, parted + 0.35 * front[:, None] * [0, 0.25, 0], down + [0, 0, -0.25])
         length = (2.4 + 0.8 * long) * (1 - top) + (6.0 + 2.5 * long) * top
-        lift, layer = 0.2 + 0.55 * top * front, layer * (0.45 + 0.9 * top)
+        lift, layer = 0.2 + 0.45 * top * front, layer * (0.40 + 0.75 * top)
+        width = (0.58 + 0.16 * top) * width
         gravity = 0.2 + 0.25 * top
     elif style_name == "quiff":
         comb = np.where(top[:, None] > 0.3, [0, 0.2, -1.0], down + [0, 0, -0.3])
@@ -94,10 +97,12 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
         lift = 0.25 + 1.5 * top * front
         layer = layer * (0.35 + 1.6 * top * (0.4 + front))
         gravity = np.zeros(count)
+        width = (0.55 + 0.30 * top) * width
     elif style_name == "slick":
         comb = unit(np.stack([-0.12 * x, 0.1 - 0.5 * (1 - top), -1.0 + 0 * x], 1))
         length = 6.5 + 3.0 * long + 0 * x
-        lift, layer, gravity = 0.18 + 0 * x, 0.55 * layer, 0.25 + 0 * x
+        lift, layer, gravity = 0.15 + 0 * x, 0.5 * layer, 0.25 + 0 * x
+        width = 0.7 * width
     elif style_name == "fringe":
         comb = unit(away + 0.35 * down)
         length = (7.5 + 2.5 * long) * (0.9 + 0.2 * random[2])
@@ -146,8 +151,9 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     style = Style(comb, length * cm, lift, gravity, width, layer, curl, turns, swing, guard)
     path, outward = grow(vertices[roots], normals[roots], style, hull, steps, seed=3)
     gloss = 0.55 - 0.25 * (style_name == "curly")
-    root_shade = 0.80 if style_name in ("crop", "fringe") else 0.66
-    parts = [ribbons(path, outward, width, who.hair_colour, gloss=gloss, seed=3, root_shade=root_shade, variety=0.13)]
+    root_shade = 0.80 if fine else 0.68
+    taper = PARTED if style_name in ("bob", "long") else TAPER
+    parts = [ribbons(path, outward, width, who.hair_colour, gloss=gloss, seed=3, root_shade=root_shade, variety=0.13, taper=taper)]
     if style_name == "bun":
         parts.append(_bun(face, who, knot * cm + hull.centre, hull))
     return parts

@@ -59,7 +59,7 @@ SKIN_TONES = np.array(
     [(250, 220, 202), (241, 198, 170), (228, 176, 141), (205, 148, 110), (172, 114, 78), (130, 80, 52), (88, 54, 38)]
 ) / 255.0  # fmt: skip
 HAIR_COLOURS = (
-    np.array([(226, 190, 128), (190, 142, 84), (134, 88, 50), (86, 54, 34), (52, 34, 26), (26, 20, 20)]) / 255.0
+    np.array([(218, 188, 142), (184, 140, 92), (128, 88, 56), (86, 54, 34), (52, 34, 26), (26, 20, 20)]) / 255.0
 )
 EYE_COLOURS = (
     np.array([(70, 42, 24), (104, 64, 32), (128, 98, 48), (96, 118, 70), (84, 124, 140), (92, 140, 186)]) / 255.0
@@ -142,8 +142,8 @@ class Identity:
         lips = (1 - depth) * skin + depth * rose
         lips = lips + 0.65 * lipstick * (paint - lips)
 
-        hair = ramp(HAIR_COLOURS, 0.08 + 0.92 * q["hair_darkness"] + 0.25 * (q["skin_tone"] - 0.5))
-        hair = hair * (1 + np.clip(axis["hair_warmth"], -2, 2) * np.array([0.12, -0.01, -0.10]))
+        hair = ramp(HAIR_COLOURS, 0.12 + 0.85 * q["hair_darkness"] + 0.5 * (q["skin_tone"] - 0.5))
+        hair = hair * (1 + np.clip(axis["hair_warmth"], -2, 2) * np.array([0.10, -0.01, -0.08]))
         brow = 0.75 * np.clip(hair, 0, 1) * np.array([0.95, 0.9, 0.9])
         if q["age"] > 0.80:  # the old go grey, hair first
             grey = (q["age"] - 0.80) / 0.20
