@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from next3d.avatar import Avatar
+from next3d.data.dataset import Dataset
+from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
 from next3d.heads.params import HeadParams
@@ -95,3 +97,18 @@ def static_stability(avatar: Avatar, poses: HeadParams) -> float:
     assert moving is not None
     spread = torch.stack(frames).std(0).mean(0) * 127.5  # (R, R)
     return float(spread[~moving].mean())
+
+
+def measure_consistency(model: Generator, dataset: Dataset, count: int, seed: int = 0) -> dict[str, float]:
+    """Both measures, the mean over ``count`` identities with expressions from a dataset."""
+    numbers = torch.from_numpy(dataset.numbers)
+    views, still = [], []
+    for i in range(count):
+        avatar = model.sample(seed + i)
+        rows = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed + i))[:8]
+        views.append(view_consistency(avatar))
+        still.append(static_stability(avatar, HeadParams.from_vector(numbers[rows, 25:]).replace(neck=torch.zeros(3))))
+    return {
+        "view consistency": float(torch.tensor(views).nanmean()),
+        "still parts": float(torch.tensor(still).nanmean()),
+    }

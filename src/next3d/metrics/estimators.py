@@ -42,7 +42,7 @@ class EstimatorConfig:
 
     outputs: dict[str, int]
     head: str = "builtin"
-    channels: tuple[int, int, int, int] = (24, 48, 96, 160)
+    channels: tuple[int, int, int, int] = (16, 32, 72, 144)
     accuracy: dict[str, float] | None = None
 
 
