@@ -107,8 +107,8 @@ def evaluate(
 
         result["results"] |= measure_consistency(network, dataset, consistency, seed)
         result["definitions"] |= {
-            "view consistency": "mean absolute colour error, of 255, of visible skin carried from the frontal view into "
-            "views turned by ±0.2 and ±0.4 radians through the rendered depth",
+            "view consistency": "mean absolute colour error, of 255, of visible skin carried from the frontal view "
+            "into views turned by ±0.2 and ±0.4 radians through the rendered depth",
             "still parts": "mean standard deviation, of 255, of pixels outside the face while expressions change",
         }
     result["floors"] = floors

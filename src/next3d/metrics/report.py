@@ -32,7 +32,7 @@ def text(value: Any) -> str:
 def table(report: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
     """A Markdown table: each metric of the report, beside the same metric of others (its floors)."""
     columns = {report["source"]: report["results"], **others}
-    rows = [name for name in report["results"]]
+    rows = list(report["results"])
     lines = ["| metric | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for name in rows:
         better = "↑" if name in BETTER_HIGH else "↓"
@@ -51,8 +51,8 @@ def page(report: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> 
         f"seed {report['seed']}.",
         ""
         if report["paper_protocol"]
-        else "\n**Smaller than the paper's protocol** (50,000 pictures, 500 × 20, 1,000 pairs): compare only with runs of "
-        "the same counts.\n",
+        else "\n**Smaller than the paper's protocol** (50,000 pictures, 500 × 20, 1,000 pairs): compare only with runs "
+        "of the same counts.\n",
         table(report, others),
         "",
         "Distances: mean absolute, and root mean square in brackets, over all pictures and numbers.",
@@ -101,7 +101,7 @@ def sample_pairs(
         params = HeadParams(
             shape=draws.params.shape[i],
             expression=expression,
-            jaw=torch.nan_to_num(reading["jaw"][i]) if "jaw" in reading else None,
+            jaw=torch.nan_to_num(reading["jaw"][i]) if "jaw" in reading else torch.zeros(3),
         )
         vertices = world_from_head(head(params).vertices)
         mesh = shaded(Camera(cam2world, camera.intrinsics), vertices, head.faces, size)[0]
