@@ -34,8 +34,10 @@ def animate(
 ) -> None:
     """Drive avatars by a built-in clip, a motion file or a video, and write a video of them side by side.
 
-    Examples:  next3d animate --seeds 0-3 --clip talk
+    next3d animate --seeds 0-3 --clip talk
+
     next3d animate --avatar anna.avatar --driver me.mp4 --out anna.mp4
+
     next3d animate --motion face.csv --camera orbit
 
     Args:

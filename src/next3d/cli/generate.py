@@ -28,7 +28,9 @@ def generate(
     """Draw heads from seeds.
 
     A picture file gets everything on one sheet, a row per head; a folder gets one picture per head and view.
-    Examples:  next3d generate --seeds 0-7 --yaw -30 0 30 --out sheet.png
+
+    next3d generate --seeds 0-7 --yaw -30 0 30 --out sheet.png
+
     next3d generate --seed 7 --set jawOpen=0.6 mouthSmileLeft=1 --depth --normals --out folder
 
     Args:
@@ -87,11 +89,13 @@ def generate(
                     if picture.shape[-1] != size:
                         picture = torch.nn.functional.interpolate(picture[None], size, mode="bilinear")[0]
                     pictures.append(to_uint8(picture))
-                    view = f"yaw{y:+.0f}_pitch{p:+.0f}" if len(views) > 1 else ""
-                    parts = [part for part in (one.name.replace(" ", ""), view, kind) if part]
-                    labels.append(" ".join(parts))
+                    view = f"yaw {y:g}" if len(yaw) > 1 else ""
+                    view += f"{', ' if view else ''}pitch {p:g}" if len(pitch) > 1 else ""
+                    parts = [part for part in (one.name, view, kind) if part]
+                    labels.append(", ".join(parts))
                     if not sheet:
-                        write_image(out / f"{'_'.join(parts)}.png", pictures[-1])
+                        name = "_".join(parts).replace(", ", "_").replace(" ", "")
+                        write_image(out / f"{name}.png", pictures[-1])
                 bar.update()
             if save_avatar is not None:
                 one.save(check_folder(save_avatar) / f"{one.name.replace(' ', '')}.avatar")

@@ -22,8 +22,10 @@ def head(
 ) -> None:
     """Look at a head model: contact sheets, and mesh files with joints and named morph targets.
 
-    Examples:  next3d head --sheet expressions --out expressions.png
+    next3d head --sheet expressions --out expressions.png
+
     next3d head --set jawOpen=0.6 mouthSmileLeft=1 headWidth=2 --out me.glb
+
     next3d head --clip talk --out talking.glb
 
     Args:
