@@ -1,4 +1,4 @@
-"""What the factory knows about a head model: where its features are, found by landmarks and geometry, never by index."""
+"""What the factory knows about a head model: where its features are, found by landmarks and geometry, not by index."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ class Anatomy:
         band = (points[:, 1] < self.eye_line + 2.5 * cm) & (points[:, 1] > self.eye_line - 7 * cm)
         tip = points[np.where(band, side, 0).argmax()]
         box = (np.abs(points[:, 1] - self.eye_line + 2 * cm) < 4.4 * cm) & (np.abs(points[:, 2] - tip[2]) < 3.4 * cm)
-        skull = np.median(side[(np.abs(points[:, 1] - self.eye_line - 3.4 * cm) < cm) & (np.abs(points[:, 2] - tip[2]) < 2 * cm)
-                               & (side > 5 * cm)])  # fmt: skip
+        level = (np.abs(points[:, 1] - self.eye_line - 3.4 * cm) < cm) & (np.abs(points[:, 2] - tip[2]) < 2 * cm)
+        skull = np.median(side[level & (side > 5 * cm)])
         return np.where(box & (side > skull + 0.12 * cm), np.sign(points[:, 0]), 0).astype(np.int8)
 
     def ear_points(self, vertices: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,13 +6,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from next3d.data.synthesis.anatomy import EYES, Anatomy
+from next3d.data.synthesis.anatomy import EYES, OUTER_LIPS, Anatomy
 from next3d.data.synthesis.identity import Identity
 from next3d.data.synthesis.locks import Style, grow, ribbons
 from next3d.data.synthesis.noise import hashed
 from next3d.data.synthesis.parts import Binding, Part, frames, unit
 from next3d.data.synthesis.skin import beard_regions, closed_curve, landmarks_of, smoothstep, to_curve
-from next3d.data.synthesis.anatomy import OUTER_LIPS
 
 BEARD_LOCKS = 560
 
@@ -37,7 +36,7 @@ def bind(
 
 @lru_cache(maxsize=4)
 def skin_samples(face: Anatomy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places on the skin of the lower face, evenly by area: faces (K,), barycentric (K, 3), normalised points (K, 3)."""
+    """Places on the lower face, evenly by area: faces (K,), barycentric (K, 3), normalised points (K, 3)."""
     f = face.head_faces
     corners = face.vertices[f]
     usable = (face.eyeball[f[:, 0]] == 0) & ~face.inner_mouth[f].any(1) & (face.ear[f[:, 0]] == 0)
@@ -107,8 +106,8 @@ def beard(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarra
 
 
 @lru_cache(maxsize=4)
-def lid_edges(face: Anatomy) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each eye the faces, places and normalised points along the edge of the upper lid, from the nose outwards."""
+def lid_edges(face: Anatomy) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each eye the faces and places along the edge of the upper lid, from the nose outwards."""
     marks = landmarks_of(face)
     f = face.head_faces
     centres = (face.vertices[f].mean(1) - [0, face.eye_line, 0]) / face.unit
@@ -117,12 +116,12 @@ def lid_edges(face: Anatomy) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     for eye in EYES:
         upper = marks[list(eye)][:4]
         upper = upper[np.argsort(np.abs(upper[:, 0]))]
-        t = np.linspace(0, 1, 22)
+        t = np.linspace(0, 1, 28)
         coefficients = np.polyfit(np.linspace(0, 1, 4), upper, 3)
         line = sum(c[None] * (t[:, None] ** (3 - k)) for k, c in enumerate(coefficients))
         candidates = np.flatnonzero(skin)
         ids = candidates[np.linalg.norm(centres[candidates][None] - line[:, None], axis=-1).argmin(1)]
-        result.append((ids, np.full((len(ids), 3), 1 / 3), line))
+        result.append((ids, np.full((len(ids), 3), 1 / 3)))
     return result
 
 
@@ -131,7 +130,7 @@ def lashes(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarr
     parts = []
     cm = face.unit
     longer = 0.36 + 0.30 * np.clip(who.quantile("makeup") - 0.4, 0, 1)
-    for side, (chosen, places, line) in zip((1, -1), lid_edges(face)):
+    for side, (chosen, places) in zip((1, -1), lid_edges(face)):
         origin, _ = frames(vertices, normals, face.head_faces[chosen], places)
         t = np.linspace(0, 1, len(chosen))
         direction = unit(np.stack([side * (t - 0.35) * 1.1, 0.30 + 0 * t, 1.0 + 0 * t], 1))
@@ -142,7 +141,7 @@ def lashes(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarr
         path = origin[:, None] + length[:, None, None] * (s * direction[:, None] + 0.45 * s**2 * rise)
         outward = np.broadcast_to(out[:, None], path.shape)
         part = ribbons(
-            path, outward, np.full(len(t), 0.055 * cm), np.full(3, 0.05), gloss=0.2, root_shade=0.9, ridge=0.1
+            path, outward, np.full(len(t), 0.042 * cm), np.full(3, 0.03), gloss=0.0, root_shade=0.9, ridge=0.1
         )
         repeat = len(part.vertices) // len(t)
         parts.append(

@@ -1,4 +1,4 @@
-"""Glasses: frames as tubes around the lenses, a bridge on the nose, temples to the ears. They never move on the head."""
+"""Glasses: tubes around the lenses, a bridge on the nose, temples to the ears. They never move on the head."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def glasses(
         )
         lenses.append((np.concatenate([ring, inner, centre]), np.concatenate([fan, band])))
         # temple: from the outer upper corner along the side of the head to above the ear
-        lobe, top = face.ear_points(vertices, 0 if side > 0 else 1)
+        _, top = face.ear_points(vertices, 0 if side > 0 else 1)
         start = ring[np.argmax(side * ring[:, 0] + 0.6 * ring[:, 1])]
         ear = np.array([top[0], min(top[1], start[1] + 0.5 * cm), top[2] + 0.2 * cm])
         t = np.linspace(0, 1, 9)[:, None]

@@ -65,7 +65,7 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     part_at = 2.6 * np.tanh(1.6 * axis["hair_part"])
     whorl = np.array([0.6 * np.sign(part_at + 1e-6), 8.9, -4.5])
     away = unit(at - whorl)
-    down = np.array([0.0, -1.0, 0.0])
+    down, ahead = np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0])
     layer = (0.25 + 0.9 * random[0] * volume) * cm
     wave = max(0.0, q("hair_wave") - 0.45) / 0.55
     curl, turns = np.zeros(count), np.full(count, 0.7 + 1.2 * wave)
@@ -83,16 +83,17 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
         comb = unit(away + np.array([0, 0, 0.25]))
         steps = 6
         length = (2.2 + 1.5 * long + 0.9 * top) * (0.85 + 0.3 * random[2])
-        length = 1.25 * length
-        lift, layer, width = 0.22 + 0.40 * top, 0.6 * layer, 0.62 * width
+        length = 1.6 * length
+        comb = comb + 0.5 * np.stack([random[3] - 0.5, 0 * x, random[4] - 0.5], 1)
+        lift, layer, width = 0.13 + 0.33 * top, 0.55 * layer, 0.50 * width
     elif style_name == "side":
-        comb = np.where(top[:, None] > 0.2, parted + 0.35 * front[:, None] * [0, 0.25, 0], down + [0, 0, -0.25])
+        comb = np.where(top[:, None] > 0.2, parted + 0.35 * front[:, None] * [0, 0.25, 0], down - 0.25 * ahead)
         length = (2.4 + 0.8 * long) * (1 - top) + (6.0 + 2.5 * long) * top
         lift, layer = 0.2 + 0.45 * top * front, layer * (0.40 + 0.75 * top)
         width = (0.58 + 0.16 * top) * width
         gravity = 0.2 + 0.25 * top
     elif style_name == "quiff":
-        comb = np.where(top[:, None] > 0.3, [0, 0.2, -1.0], down + [0, 0, -0.3])
+        comb = np.where(top[:, None] > 0.3, [0, 0.2, -1.0], down - 0.3 * ahead)
         length = (1.8 + 0.6 * long) * (1 - top) + (4.5 + 2.5 * long * front + 1.0 * front) * top
         lift = 0.25 + 1.5 * top * front
         layer = layer * (0.35 + 1.6 * top * (0.4 + front))
@@ -153,7 +154,11 @@ def hair(face: Anatomy, who: Identity, vertices: np.ndarray, normals: np.ndarray
     gloss = 0.55 - 0.25 * (style_name == "curly")
     root_shade = 0.80 if fine else 0.68
     taper = PARTED if style_name in ("bob", "long") else TAPER
-    parts = [ribbons(path, outward, width, who.hair_colour, gloss=gloss, seed=3, root_shade=root_shade, variety=0.13, taper=taper)]
+    parts = [
+        ribbons(
+            path, outward, width, who.hair_colour, gloss=gloss, seed=3, root_shade=root_shade, variety=0.13, taper=taper
+        )
+    ]
     if style_name == "bun":
         parts.append(_bun(face, who, knot * cm + hull.centre, hull))
     return parts

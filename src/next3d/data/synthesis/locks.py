@@ -117,6 +117,8 @@ def grow(
             out = unit(point - hull.centre)
         flow = unit(0.35 * flow + 0.65 * (direction - (direction * out).sum(1, keepdims=True) * out * 0.8))
         path[:, s] = point
+    for _ in range(2):  # no kinks where a lock met the skin or the edge of the face
+        path[:, 1:-1] = 0.5 * path[:, 1:-1] + 0.25 * (path[:, :-2] + path[:, 2:])
     along = unit(np.gradient(path, axis=1))
     if hull is not None:
         outward = unit(path - hull.centre)

@@ -7,13 +7,13 @@ import numpy as np
 
 def hashed(*integers: np.ndarray | int) -> np.ndarray:
     """Uniform numbers in [0, 1) from integers of any broadcastable shapes."""
-    state = np.uint32(2166136261)
+    state = np.array(2166136261, np.uint32)
     with np.errstate(over="ignore"):
         for value in integers:
             state = (state ^ np.asarray(value).astype(np.int64).astype(np.uint32)) * np.uint32(16777619)
             state = (state ^ (state >> np.uint32(15))) * np.uint32(2246822519)
             state = state ^ (state >> np.uint32(13))
-    return state.astype(np.float64) / 2**32
+    return np.asarray(state.astype(np.float64) / 2**32)
 
 
 def value_noise(points: np.ndarray, seed: int = 0) -> np.ndarray:

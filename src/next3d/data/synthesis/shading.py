@@ -229,6 +229,7 @@ def shade(
             back = nx * light[4, 0] + ny * light[4, 1] + nz * light[4, 2]
             edge = 1 - facing
             rim = max(np.float32(0.0), back + np.float32(0.25)) * edge * edge * edge * ambient
+            sheen = np.float32(0.05) if material == FUR else np.float32(0.25)
             key_r = max(np.float32(0.0), (front + wr) / (1 + wr)) * (open_key + (1 - open_key) * wr * np.float32(0.4))
             key_g = max(np.float32(0.0), (front + wg) / (1 + wg)) * open_key
             key_b = max(np.float32(0.0), (front + wb) / (1 + wb)) * open_key
@@ -284,15 +285,15 @@ def shade(
             ground = ambient * (1 - up)
             image[row, column, 0] = (
                 red * (key_r * light[1, 0] + fill * ambient * light[3, 0] + warm * up * light[6, 0] + ground * light[7, 0])
-                + spec_r * light[1, 0] + rim * light[5, 0] * (np.float32(0.25) + red)
+                + spec_r * light[1, 0] + rim * light[5, 0] * (sheen + red)
             )  # fmt: skip
             image[row, column, 1] = (
                 green * (key_g * light[1, 1] + fill * ambient * light[3, 1] + sky * light[6, 1] + ground * light[7, 1])
-                + spec_g * light[1, 1] + rim * light[5, 1] * (np.float32(0.25) + green)
+                + spec_g * light[1, 1] + rim * light[5, 1] * (sheen + green)
             )  # fmt: skip
             image[row, column, 2] = (
                 blue * (key_b * light[1, 2] + fill * ambient * light[3, 2] + sky * light[6, 2] + ground * light[7, 2])
-                + spec_b * light[1, 2] + rim * light[5, 2] * (np.float32(0.25) + blue)
+                + spec_b * light[1, 2] + rim * light[5, 2] * (sheen + blue)
             )  # fmt: skip
 
 

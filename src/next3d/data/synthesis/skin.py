@@ -53,7 +53,7 @@ def closed_curve(points: np.ndarray, count: int = 96) -> np.ndarray:
 
 
 def to_curve(points: np.ndarray, curve: np.ndarray, closed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Distance (N,) of 2D points to a polyline (K, 2), negative inside a closed one, and the place along it in [0, 1]."""
+    """Distance (N,) of 2D points to a polyline (K, 2), negative inside a closed one, and the place along it, 0 to 1."""
     ends = np.roll(curve, -1, 0) if closed else curve[1:]
     starts = curve if closed else curve[:-1]
     best, place = np.full(len(points), np.inf), np.zeros(len(points))
@@ -224,7 +224,7 @@ def _fields(face: Anatomy, position: np.ndarray, part: np.ndarray, behind: np.nd
         distance, place = near(fold * [sign, 1], False, 1.0, front)
         crease = np.maximum(crease, bell(distance, 0.22) * np.sin(np.pi * np.clip(place, 0.02, 0.98)) ** 0.6)
         under = np.stack([np.linspace(-1.1, 1.1, 12), -1.35 - 0.25 * np.cos(np.linspace(-1.4, 1.4, 12))], 1) * [1, 1]
-        under = under + [marks[[36, 39], 0].mean() * -sign, 0]
+        under = under + np.array([marks[[36, 39], 0].mean() * -sign, 0])
         distance, _ = near(under, False, 1.0, front)
         crease = np.maximum(crease, 0.6 * bell(distance, 0.16))
     for height in (3.9, 4.7, 5.5):
@@ -249,7 +249,7 @@ def _fields(face: Anatomy, position: np.ndarray, part: np.ndarray, behind: np.nd
         off[mine] = np.arccos(np.clip(ahead / np.maximum(np.linalg.norm(offset, axis=1), 1e-9), -1, 1)) * 1.2
         turn = np.arctan2(radial[:, 1], radial[:, 0])
         fibre[mine] = value_noise(np.stack([turn * 9 + 60, off[mine] * 2.5 + 5], 1), 3)
-    arrays = dict(
+    arrays: dict[str, np.ndarray] = dict(  # noqa: C408
         part=part, inner=inner, lips=lips, brow=brow, brow_place=brow_place, brow_stroke=value_noise(along + 90, 11), lash=lash,
         water_line=water, shadow=shadow, socket=socket, cheeks=cheeks, warm=warm, forehead=forehead,
         hairline=face.above_hairline(position), temples=bell(azimuth - 27, 12), moustache=moustache, goatee=goatee, jaw=jaw,
@@ -306,9 +306,7 @@ class Palette(NamedTuple):
         axis, q = who.axis, who.quantile
         blotches = 0.9 + 0.65 * np.tanh(axis["blotches"])
         tint = 0.5 * who.iris + 0.5 * np.array([0.42, 0.24, 0.30])
-        has = {"moustache": (1, 0, 0), "goatee": (1, 1, 0)}.get(
-            who.beard, (1, 1, 1) if who.beard != "none" else (0, 0, 0)
-        )
+        grows = {"none": 0, "moustache": 1, "goatee": 2}.get(who.beard, 3)
         return Palette(
             who.skin,
             who.lips,
@@ -325,7 +323,9 @@ class Palette(NamedTuple):
             float(0.36 * np.exp(0.22 * np.clip(axis["brow_thickness"], -2, 2))),
             float(0.16 * np.tanh(axis["brow_tilt"])),
             float(0.80 + 0.12 * np.tanh(axis["brow_density"])),
-            *(float(value) for value in has),
+            float(grows > 0),
+            float(grows > 1),
+            float(grows > 2),
             float(0.30 + 0.10 * np.tanh(axis["beard_length"])) if who.beard == "stubble" else 0.0,
             {"bald": 0.0, "buzz": 0.62}.get(who.hair, 0.9),
             recede(who),
