@@ -12,9 +12,18 @@ from next3d.data.synthesis.parts import FLESH, MATTE, ROOT, THINGS, Part, grid_f
 COLUMNS = 72
 # The torso below the neckline: height under the neckline, half-widths across and in depth, forward shift; centimetres.
 TORSO = np.array(
-    [(0.0, 0.0, 0.0, 0.0), (0.5, 1.6, 0.9, 0.0), (1.3, 4.8, 1.9, 0.2), (2.3, 8.4, 2.9, 0.4), (3.8, 11.6, 3.9, 0.7),
-     (6.2, 13.4, 4.8, 1.0), (10.0, 14.0, 5.6, 1.4), (16.0, 13.4, 6.2, 1.6), (24.0, 12.6, 6.4, 1.2)]
-)  # fmt: skip
+    [
+        (0.0, 0.0, 0.0, 0.0),
+        (0.5, 1.6, 0.9, 0.0),
+        (1.3, 4.8, 1.9, 0.2),
+        (2.3, 8.4, 2.9, 0.4),
+        (3.8, 11.6, 3.9, 0.7),
+        (6.2, 13.4, 4.8, 1.0),
+        (10.0, 14.0, 5.6, 1.4),
+        (16.0, 13.4, 6.2, 1.6),
+        (24.0, 12.6, 6.4, 1.2),
+    ]
+)
 
 
 def clothes(face: Anatomy, who: Identity, vertices: np.ndarray) -> list[Part]:
@@ -56,8 +65,17 @@ def clothes(face: Anatomy, who: Identity, vertices: np.ndarray) -> list[Part]:
     for fall, wide, long, shift in TORSO[:8]:
         skin_rows.append(loop(body + 0.9 + fall, wide - 0.3, long - 0.5, shift))
     skin = np.stack(skin_rows)
-    parts.append(Part.of(skin.reshape(-1, 3), grid_faces(len(skin_rows), COLUMNS, True), who.skin, gloss=0.2,
-                         material=FLESH, label=THINGS, bone=ROOT))  # fmt: skip
+    parts.append(
+        Part.of(
+            skin.reshape(-1, 3),
+            grid_faces(len(skin_rows), COLUMNS, True),
+            who.skin,
+            gloss=0.2,
+            material=FLESH,
+            label=THINGS,
+            bone=ROOT,
+        )
+    )
     rows = []
     for fall, wide, long, shift in TORSO:
         keep = max(0.0, 1 - fall / 9.0)
@@ -80,15 +98,25 @@ def clothes(face: Anatomy, who: Identity, vertices: np.ndarray) -> list[Part]:
     if who.clothes == "crew" and light > 0.55:  # stripes
         stripe = np.sin(cloth[..., 1] / cm * 2.4) > 0.1
         shade = shade * np.where(stripe, 1.0, 0.45)
-    parts.append(Part.of(cloth.reshape(-1, 3), grid_faces(len(rows), COLUMNS, True), colour, gloss=0.08, shade=shade.ravel(),
-                         material=MATTE, label=THINGS, bone=ROOT))  # fmt: skip
+    parts.append(
+        Part.of(
+            cloth.reshape(-1, 3),
+            grid_faces(len(rows), COLUMNS, True),
+            colour,
+            gloss=0.08,
+            shade=shade.ravel(),
+            material=MATTE,
+            label=THINGS,
+            bone=ROOT,
+        )
+    )
 
-    def add(vertices_: np.ndarray, faces: np.ndarray, srgb: np.ndarray, gloss: float = 0.08) -> None:
-        parts.append(Part.of(vertices_, faces, srgb, gloss=gloss, material=MATTE, label=THINGS, bone=ROOT))
+    def add(shape: tuple[np.ndarray, np.ndarray], srgb: np.ndarray) -> None:
+        parts.append(Part.of(*shape, srgb, gloss=0.08, material=MATTE, label=THINGS, bone=ROOT))
 
     if who.clothes in ("crew", "vneck"):
         add(
-            *tube(cloth[0], (0.28 * cm, 0.45 * cm), closed=True, sides=8, up=(0, 1, 0)),
+            tube(cloth[0], (0.28 * cm, 0.45 * cm), closed=True, sides=8, up=(0, 1, 0)),
             second if light < 0.4 else colour * 0.8,
         )
     elif who.clothes == "turtleneck":
@@ -110,8 +138,18 @@ def clothes(face: Anatomy, who: Identity, vertices: np.ndarray) -> list[Part]:
         )
         ribs = 0.84 + 0.16 * np.cos(turn * 36) ** 2
         vertices_ = rings.reshape(-1, 3)
-        parts.append(Part.of(vertices_, grid_faces(len(profile), COLUMNS, True)[:, ::-1], colour, gloss=0.08,
-                             shade=np.tile(ribs, len(profile)), material=MATTE, label=THINGS, bone=ROOT))  # fmt: skip
+        parts.append(
+            Part.of(
+                vertices_,
+                grid_faces(len(profile), COLUMNS, True)[:, ::-1],
+                colour,
+                gloss=0.08,
+                shade=np.tile(ribs, len(profile)),
+                material=MATTE,
+                label=THINGS,
+                bone=ROOT,
+            )
+        )
     elif who.clothes == "shirt":
         half = np.linspace(0, 1, 26)
         for side in (1, -1):
@@ -133,15 +171,15 @@ def clothes(face: Anatomy, who: Identity, vertices: np.ndarray) -> list[Part]:
                 z = np.cos(angle) * (deep + out * cm) + centre[2] + 0.4 * drop * point * cm
                 rows_.append(np.stack([x, centre[1] - (foot - rise + 1.1 * drop * point) * cm, z], 1))
             flap = np.stack(rows_)
-            add(flap.reshape(-1, 3), grid_faces(len(rows_), 26), np.clip(colour * 1.08 + 0.03, 0, 1))
+            add((flap.reshape(-1, 3), grid_faces(len(rows_), 26)), np.clip(colour * 1.08 + 0.03, 0, 1))
     elif who.clothes == "hoodie":
         ring = loop(neckline - 0.4 - 0.9 * back, 1.5, 1.3)
         thick = (0.75 + 0.95 * (1 - front)) * cm
-        add(*tube(ring, thick, closed=True, sides=10, up=(0, 1, 0)), colour * 0.92)
+        add(tube(ring, thick, closed=True, sides=10, up=(0, 1, 0)), colour * 0.92)
         for side in (1, -1):
             start = (
                 ring[np.argmin(np.abs(turn - (0.35 if side > 0 else 2 * np.pi - 0.35)))] + np.array([0, -0.3, 0.8]) * cm
             )
             t = np.linspace(0, 1, 8)[:, None]
-            add(*tube(start + t * np.array([0.2 * side, -7.0, 1.5]) * cm, 0.14 * cm, sides=5), np.full(3, 0.88))
+            add(tube(start + t * np.array([0.2 * side, -7.0, 1.5]) * cm, 0.14 * cm, sides=5), np.full(3, 0.88))
     return parts

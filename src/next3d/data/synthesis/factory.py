@@ -212,5 +212,7 @@ def _work(batch: list[int]) -> int:
 def _make(recipe: Recipe, writer: DatasetWriter, index: int) -> None:
     picture, pose, columns = recipe.picture(index)
     params = pose.params.replace(shape=shape(columns["latent"], recipe.head))
-    aux = {"depth": picture.depth, "normals": picture.normals, "parts": picture.parts} if recipe.aux else None
+    aux = None
+    if picture.depth is not None and picture.normals is not None:
+        aux = {"depth": picture.depth, "normals": picture.normals, "parts": picture.parts}
     writer.add(index, picture.image, pose.camera, params, aux=aux, **columns)

@@ -92,16 +92,38 @@ def hat(face: Anatomy, who: Identity, hull: Hull) -> list[Part]:
         dome += unit(dome - hull.centre) * (0.05 * cm * np.cos(turn * 32))[None, :, None]
     else:
         shade *= 1 - 0.12 * np.exp(-((np.sin(3 * turn) / 0.06) ** 2))[None]
-    parts = [Part.of(dome.reshape(-1, 3), grid_faces(rows, columns, True)[:, ::-1], colour, gloss=0.12, shade=shade.ravel(),
-                     material=MATTE, label=THINGS)]  # fmt: skip
+    parts = [
+        Part.of(
+            dome.reshape(-1, 3),
+            grid_faces(rows, columns, True)[:, ::-1],
+            colour,
+            gloss=0.12,
+            shade=shade.ravel(),
+            material=MATTE,
+            label=THINGS,
+        )
+    ]
     if who.hat == "beanie":
         out = unit((base - hull.centre) * [1, 0, 1])
-        cuff = np.stack([base + out * a * cm + np.array([0, b * cm, 0]) for a, b in
-                         ((-0.1, -0.05), (0.35, -0.1), (0.5, 0.5), (0.5, 1.7), (0.35, 2.3), (-0.3, 2.4))])  # fmt: skip
+        cuff = np.stack(
+            [
+                base + out * a * cm + np.array([0, b * cm, 0])
+                for a, b in ((-0.1, -0.05), (0.35, -0.1), (0.5, 0.5), (0.5, 1.7), (0.35, 2.3), (-0.3, 2.4))
+            ]
+        )
         tone = np.broadcast_to(0.80 + 0.20 * np.cos(turn * 32) ** 2, cuff.shape[:2]).ravel()
         other = colour if q < 0.5 else np.clip(colour * 0.55 + 0.35, 0, 1)
-        parts.append(Part.of(cuff.reshape(-1, 3), grid_faces(6, columns, True)[:, ::-1], other, gloss=0.12, shade=tone,
-                             material=MATTE, label=THINGS))  # fmt: skip
+        parts.append(
+            Part.of(
+                cuff.reshape(-1, 3),
+                grid_faces(6, columns, True)[:, ::-1],
+                other,
+                gloss=0.12,
+                shade=tone,
+                material=MATTE,
+                label=THINGS,
+            )
+        )
     elif who.hat == "cap":
         sweep = np.linspace(-1, 1, 25)
         ids = np.rint(sweep * 0.155 * columns).astype(int) % columns
@@ -122,8 +144,19 @@ def hat(face: Anatomy, who: Identity, hull: Hull) -> list[Part]:
     else:
         out = unit((base - hull.centre) * [1, 0, 1])
         curl = 0.9 * np.abs(np.sin(turn)) ** 2
-        rings = [base + out * a * cm + np.array([0, 1.0, 0]) * (b + curl[:, None] * (a / 5.5) ** 2 * 2) * cm
-                 for a, b in ((-0.3, 0.3), (0.2, 0.05), (2.0, -0.2), (4.0, -0.3), (5.5, -0.2), (5.6, -0.35), (4.0, -0.5), (0.0, -0.2))]  # fmt: skip
+        rings = [
+            base + out * a * cm + np.array([0, 1.0, 0]) * (b + curl[:, None] * (a / 5.5) ** 2 * 2) * cm
+            for a, b in (
+                (-0.3, 0.3),
+                (0.2, 0.05),
+                (2.0, -0.2),
+                (4.0, -0.3),
+                (5.5, -0.2),
+                (5.6, -0.35),
+                (4.0, -0.5),
+                (0.0, -0.2),
+            )
+        ]
         parts.append(
             Part.of(
                 np.stack(rings).reshape(-1, 3),

@@ -127,9 +127,9 @@ def grow(
         outward = np.broadcast_to(normals[:, None], path.shape)
     outward = unit(outward - (outward * along).sum(-1, keepdims=True) * along)
     if style.wave is not None and (style.wave > 0).any():
-        t = np.linspace(0, 1, steps)
-        turn = 2 * np.pi * (style.turns[:, None] * t + 0.35 * hashed(ids, seed, 6)[:, None])
-        swing = style.wave[:, None] * np.minimum(1, 1.6 * t) * np.sin(turn)
+        run = np.linspace(0, 1, steps)
+        turn = 2 * np.pi * (style.turns[:, None] * run + 0.35 * hashed(ids, seed, 6)[:, None])
+        swing = style.wave[:, None] * np.minimum(1, 1.6 * run) * np.sin(turn)
         path = path + swing[..., None] * (np.cross(along, outward) + 0.5 * outward)
     if (style.curl > 0).any():
         side = np.cross(along, outward)

@@ -123,5 +123,13 @@ def _tongue(front: np.ndarray, cm: float, gum: np.ndarray) -> Part:
     points = np.stack(np.broadcast_arrays(x, y, z), -1).reshape(-1, 3) * cm + front
     colour = np.clip(np.array([0.88, 0.47, 0.47]) * 0.8 + 0.2 * gum, 0, 1)
     shade = np.broadcast_to(1.0 - 0.45 * t, (rows, columns)).ravel()
-    return Part.of(points, grid_faces(rows, columns)[:, ::-1], colour, gloss=0.5, shade=shade,
-                   material=FLESH, label=MOUTH, bone=JAW)  # fmt: skip
+    return Part.of(
+        points,
+        grid_faces(rows, columns)[:, ::-1],
+        colour,
+        gloss=0.5,
+        shade=shade,
+        material=FLESH,
+        label=MOUTH,
+        bone=JAW,
+    )

@@ -59,9 +59,14 @@ class Part:
 
     @staticmethod
     def of(
-        vertices: np.ndarray, faces: np.ndarray, srgb: ArrayLike, *, gloss: float = 0.2, shade: np.ndarray | None = None,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        srgb: ArrayLike,
+        *,
+        gloss: float = 0.2,
+        shade: np.ndarray | None = None,
         **more,
-    ) -> Part:  # fmt: skip
+    ) -> Part:
         """A part of one sRGB colour (or one per vertex), with smooth normals; ``shade`` (P,) darkens per vertex."""
         vertices = np.asarray(vertices, np.float32)
         colour = np.empty((len(vertices), 4), np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from next3d.geometry.cameras import Camera
 from next3d.heads import HeadParams
@@ -41,9 +42,10 @@ FACES: tuple[dict[str, float], ...] = (
     {"noseSneer": 0.9, "mouthUpperUp": 0.5, "eyeSquint": 0.5},
 )
 LOOSE = (
-    "browDown", "browOuterUp", "browInnerUp", "eyeSquint", "eyeWide", "cheekSquint", "noseSneer", "mouthSmile", "mouthFrown",
-    "mouthDimple", "mouthStretch", "mouthPress", "mouthLowerDown", "mouthUpperUp", "mouthPucker", "mouthFunnel",
-    "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthLeft", "mouthRight", "jawLeft", "jawRight", "cheekPuff",
+    "browDown", "browOuterUp", "browInnerUp", "eyeSquint", "eyeWide", "cheekSquint", "noseSneer", "mouthSmile",
+    "mouthFrown", "mouthDimple", "mouthStretch", "mouthPress", "mouthLowerDown", "mouthUpperUp", "mouthPucker",
+    "mouthFunnel", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthLeft", "mouthRight", "jawLeft",
+    "jawRight", "cheekPuff",
 )  # fmt: skip
 SINGLE = frozenset(
     ("browInnerUp", "jawOpen", "mouthPucker", "mouthFunnel", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
@@ -88,7 +90,9 @@ def draw_pose(random: np.random.Generator, head: HeadModel, *, bias: float = 0.0
     vergence = random.uniform(0, np.radians(3))
     eyes = np.array([-up * GAZE_UP, side * GAZE_SIDE - vergence, 0, -up * GAZE_UP, side * GAZE_SIDE + vergence, 0])
     turn = random.normal(0, 1, 3) * np.array([0.6, 1.0, 0.5]) * neck
-    params = HeadParams(expression=driven.expression, jaw=driven.jaw, eyes=eyes, neck=turn)
+    params = HeadParams(
+        expression=driven.expression, jaw=driven.jaw, eyes=torch.from_numpy(eyes), neck=torch.from_numpy(turn)
+    )
     return Pose(head.clamp(params), float(yaw), float(pitch), float(roll))
 
 

@@ -29,8 +29,8 @@ class Picture:
     Attributes:
         image: (R, R, 3) uint8 sRGB
         parts: (R, R) uint8, indices into :data:`next3d.data.format.PARTS`
-        depth: (R, R) float32, z in camera coordinates in world units, 0 where there is only background; None without aux
-        normals: (R, R, 3) float32 unit vectors in world axes, 0 where there is only background; None without aux
+        depth: (R, R) float32, z in camera coordinates in world units, 0 in the background; None without aux
+        normals: (R, R, 3) float32 unit vectors in world axes, 0 in the background; None without aux
         landmarks: (68, 2) float32 in [0, 1], u right, v down
     """
 
@@ -94,7 +94,7 @@ def render(
 
 def shape(latent: ArrayLike, head: str = "builtin") -> torch.Tensor:
     """(100,) the shape parameters of a latent's person on a head model."""
-    return HeadParams(shape=Identity.of(latent).shape(anatomy(head).head.shape_names)).shape
+    return torch.from_numpy(Identity.of(latent).shape(anatomy(head).head.shape_names))
 
 
 def draw(
@@ -116,8 +116,8 @@ def draw(
     reach = 0.045 * float(camera.intrinsics[0, 0]) * size
     shading.shade(
         face, weights, depth, solid.faces, solid.points, solid.normals, solid.colours, solid.tangents, solid.uvs,
-        solid.materials, solid.labels, texture, texture_labels, eye, lights, _patterns(samples), shadow, frame, bias, samples,
-        np.float32(reach), scene.mouth, image, part, normal_image,
+        solid.materials, solid.labels, texture, texture_labels, eye, lights, _patterns(samples), shadow, frame, bias,
+        samples, np.float32(reach), scene.mouth, image, part, normal_image,
     )  # fmt: skip
     covered = face >= 0
     if scene.glass is not None:

@@ -66,7 +66,7 @@ class Person:
         self.face: Anatomy = anatomy(head)
         self.identity = who = Identity.of(latent)
         face = self.face
-        self.shape = HeadParams(shape=who.shape(face.head.shape_names)).shape
+        self.shape = torch.from_numpy(who.shape(face.head.shape_names))
         vertices, landmarks, _, joints = face.pose(HeadParams(shape=self.shape))
         self.neutral, self.joints = vertices, joints
         normals = vertex_normals(vertices, face.head_faces)

@@ -95,9 +95,9 @@ def shade(
 
     face (H, W), weights (H, W, 3), depth (H, W): visibility. faces (F, 3), materials (F,), labels (F,).
     points, normals, colours (P, 4), tangents, uvs (P, 2): vertices, world units. texture (T, T, 4): the head's atlas.
-    eye (3,): the camera. light (8, 3). patterns: see :func:`sample_patterns`. shadow (K, K): depth from the key light, and shadow_frame (3, 4) from world to
-    it. mouth_point (6,): a point between the lips and the direction out of the mouth, behind
-    which light fades.
+    eye (3,): the camera. light (8, 3). patterns: see :func:`sample_patterns`. shadow (K, K): depth from the key
+    light, and shadow_frame (3, 4) from world to it. mouth_point (6,): a point between the lips and the direction out
+    of the mouth, behind which light fades.
     """
     height, width = face.shape
     wants_normals = normal_image.shape[0] > 0
@@ -210,7 +210,7 @@ def shade(
                 ambient = (np.float32(0.25) + np.float32(0.75) * ambient) * fade * fade
                 open_key = (np.float32(0.60) * open_key + np.float32(0.25)) * fade * fade
 
-            skin_like = label == SKIN or label == LIPS or (material == FLESH and label != MOUTH)
+            skin_like = label in (SKIN, LIPS) or (material == FLESH and label != MOUTH)
             # Diffuse: wrapped, redder at the terminator for skin
             wr, wg, wb = np.float32(0.0), np.float32(0.0), np.float32(0.0)
             if skin_like:
@@ -284,7 +284,8 @@ def shade(
             sky = ambient * up
             ground = ambient * (1 - up)
             image[row, column, 0] = (
-                red * (key_r * light[1, 0] + fill * ambient * light[3, 0] + warm * up * light[6, 0] + ground * light[7, 0])
+                red
+                * (key_r * light[1, 0] + fill * ambient * light[3, 0] + warm * up * light[6, 0] + ground * light[7, 0])
                 + spec_r * light[1, 0] + rim * light[5, 0] * (sheen + red)
             )  # fmt: skip
             image[row, column, 1] = (
@@ -378,7 +379,8 @@ def _display(x, table):
 def resolve(image, solid, part, depth, normal_image, samples, background, table, picture, parts, depths, normals):
     """Average S×S samples over the background (R, R, 3) into picture (R, R, 3) uint8, and the auxiliary pictures.
 
-    With an empty ``normal_image`` depths and normals are left as they are. A pixel's part is that of most of its samples; its depth and normal are averaged over the samples of that part.
+    A pixel's part is that of most of its samples; its depth and normal are averaged over the samples of that part.
+    With an empty ``normal_image`` depths and normals are left as they are.
     """
     resolution = picture.shape[0]
     count = samples * samples

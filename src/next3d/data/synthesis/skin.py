@@ -250,10 +250,10 @@ def _fields(face: Anatomy, position: np.ndarray, part: np.ndarray, behind: np.nd
         turn = np.arctan2(radial[:, 1], radial[:, 0])
         fibre[mine] = value_noise(np.stack([turn * 9 + 60, off[mine] * 2.5 + 5], 1), 3)
     arrays: dict[str, np.ndarray] = dict(  # noqa: C408
-        part=part, inner=inner, lips=lips, brow=brow, brow_place=brow_place, brow_stroke=value_noise(along + 90, 11), lash=lash,
-        water_line=water, shadow=shadow, socket=socket, cheeks=cheeks, warm=warm, forehead=forehead,
-        hairline=face.above_hairline(position), temples=bell(azimuth - 27, 12), moustache=moustache, goatee=goatee, jaw=jaw,
-        hollow=hollow, crease=crease, mottle=fractal_noise(points * 0.45 + 20, 3, 1),
+        part=part, inner=inner, lips=lips, brow=brow, brow_place=brow_place, brow_stroke=value_noise(along + 90, 11),
+        lash=lash, water_line=water, shadow=shadow, socket=socket, cheeks=cheeks, warm=warm, forehead=forehead,
+        hairline=face.above_hairline(position), temples=bell(azimuth - 27, 12), moustache=moustache,
+        goatee=goatee, jaw=jaw, hollow=hollow, crease=crease, mottle=fractal_noise(points * 0.45 + 20, 3, 1),
         mottle_other=fractal_noise(points * 0.7 + 30, 3, 2), fine=fractal_noise(points * 5 + 50, 2, 4), freckle=freckle,
         freckle_rank=freckle_rank, dots=dots, strands=strands, iris=off, iris_fibre=fibre,
     )  # fmt: skip
