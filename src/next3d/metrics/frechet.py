@@ -51,7 +51,9 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
             f"{count} pictures for {size} features: the Fréchet distance is biased upwards; use more than {size}",
             stacklevel=2,
         )
-    metric = require("torchmetrics.image.fid", "metrics").FrechetInceptionDistance(feature=Given(size))
+    # Every process holds all features already: torchmetrics must not add them up over processes once more.
+    kind = require("torchmetrics.image.fid", "metrics").FrechetInceptionDistance
+    metric = kind(feature=Given(size), sync_on_compute=False)
     metric.set_dtype(torch.float64)
     for features, is_real in ((real, True), (fake, False)):
         metric.update(features.double(), real=is_real)
