@@ -110,8 +110,9 @@ def arkit_from_names(expression_names: Sequence[str]) -> Tensor:
 def read_arkit_csv(path: str | Path, head: HeadModel, *, fps: float = 60.0) -> Motion:
     """A recording of ARKit coefficients as a motion of ``head``: one row a frame, as Apple's Live Link Face writes.
 
-    The header names the coefficients; HeadYaw, HeadPitch and HeadRoll (radians) turn the neck; other columns are passed
-    over. Such recordings run at 60 frames a second.
+    The header names the coefficients. HeadPitch, HeadYaw and HeadRoll (radians) turn the neck, taken as + up, + to the
+    subject's left and + towards the right shoulder. Other columns are passed over. Such recordings run at 60 frames a
+    second.
 
     Raises:
         InputError: no such file, or no table of coefficients.
@@ -139,7 +140,6 @@ def read_arkit_csv(path: str | Path, head: HeadModel, *, fps: float = 60.0) -> M
 
     turns = [column(n) if n.lower() in names else np.zeros(len(rows)) for n in ("HeadPitch", "HeadYaw", "HeadRoll")]
     params = head.from_arkit({name: column(name) for name in found})
-    # Taken as + up, + to the subject's left, and + as a tilt to the right shoulder.
     neck = torch.from_numpy(np.stack([-turns[0], turns[1], -turns[2]], -1)).float()
     return Motion(params.replace(neck=neck), fps)
 
