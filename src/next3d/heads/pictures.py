@@ -18,7 +18,7 @@ from next3d.io.images import contact_sheet
 from next3d.raster.shading import shaded
 
 WHITE, IRIS, PUPIL = (0.90, 0.89, 0.87), (0.30, 0.42, 0.48), (0.05, 0.05, 0.06)
-CLAY = (0.78, 0.72, 0.67)
+CLAY, INSIDE = (0.78, 0.72, 0.67), (0.25, 0.12, 0.11)
 IRIS_RADIUS, PUPIL_RADIUS = 0.0059, 0.0024  # metres
 TURNTABLE = ((0, 0), (30, 0), (60, 0), (90, 0), (180, 0), (-90, 0), (-40, 20), (40, -20))
 FRAMES = 24  # of a clip's sheet
@@ -50,12 +50,15 @@ def draw(
     for index in tqdm(range(len(params)), unit="picture", disable=not progress):
         mesh = head(params[index])
         view = camera[index] if camera.batch_shape else camera
-        drawn = shaded(view, world_from_head(mesh.vertices), head.topology.faces, size, colours=colours)[0]
-        on_white = drawn[..., :3] * drawn[..., 3:] + (1 - drawn[..., 3:])
+        points = world_from_head(mesh.vertices)
+        drawn = shaded(view, points, head.topology.faces, size, colours=colours)[0]
+        # Where the mesh is seen from behind it is the mouth's inside, or the neck's.
+        behind = shaded(view, points, head.topology.faces.flip(1), size)[0, ..., 3:]
+        on_white = torch.tensor(INSIDE) * behind + (1 - behind)
+        on_white = drawn[..., :3] * drawn[..., 3:] + on_white * (1 - drawn[..., 3:])
         picture = (on_white * 255).round().to(torch.uint8).numpy()
         if landmarks:
-            points = world_from_head(torch.cat([mesh.landmarks[0], mesh.irises[0]]))
-            place, _ = view.project(points)
+            place, _ = view.project(world_from_head(torch.cat([mesh.landmarks[0], mesh.irises[0]])))
             for number, (column, row) in enumerate((place * size).long().tolist()):
                 dot = (220, 40, 40) if number < 68 else (40, 90, 220)
                 picture[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = dot
