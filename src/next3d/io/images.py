@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,20 +31,35 @@ def read_image(path: str | Path, *, background: Sequence[int] = (255, 255, 255))
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no picture {path}")
+    return _decode(path, str(path), background, None)
+
+
+def decode_image(data: bytes, *, background: Sequence[int] = (255, 255, 255)) -> np.ndarray:
+    """A picture that came over a network as uint8 RGB (H, W, 3), upright: JPEG, PNG or WebP, nothing else.
+
+    Raises:
+        InputError: as :func:`read_image`.
+    """
+    return _decode(io.BytesIO(data), "what was sent", background, ("JPEG", "PNG", "WEBP"))
+
+
+def _decode(
+    source: Path | io.BytesIO, name: str, background: Sequence[int], formats: Sequence[str] | None
+) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is stricter
-            with Image.open(path) as file:
+            with Image.open(source, formats=formats) as file:
                 if file.width * file.height > MAX_PIXELS:
                     size = f"{file.width} × {file.height}"
-                    raise InputError(f"{path} has {size} pixels, more than {MAX_PIXELS:,}: make it smaller")
+                    raise InputError(f"{name} has {size} pixels, more than {MAX_PIXELS:,}: make it smaller")
                 return as_rgb(ImageOps.exif_transpose(file), background)
     except UnidentifiedImageError:
-        raise InputError(f"{path} is not a picture that can be read (PNG, JPEG, WebP, …)") from None
+        raise InputError(f"{name} is not a picture that can be read (PNG, JPEG, WebP, …)") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is a damaged picture: {error}") from None
+        raise InputError(f"{name} is a damaged picture: {error}") from None
 
 
 def as_rgb(picture: Image.Image, background: Sequence[int]) -> np.ndarray:
