@@ -33,6 +33,8 @@ def random_params(count, seed, *, expression=0.2, jaw=30.0):
     face = torch.rand(count, 50, generator=g) * on
     angle = torch.zeros(count, 3)
     angle[:, 0] = torch.rand(count, generator=g) * math.radians(jaw)
+    close = load_head("builtin").expression_names.index("mouthClose")  # it closes what the jaw has opened, no more
+    face[:, close] = torch.minimum(face[:, close], angle[:, 0] / math.radians(30))
     gaze = torch.zeros(count, 6)
     gaze[:, 0] = gaze[:, 3] = torch.deg2rad(torch.rand(count, generator=g) * 50 - 25)
     gaze[:, 1] = gaze[:, 4] = torch.deg2rad(torch.rand(count, generator=g) * 60 - 30)

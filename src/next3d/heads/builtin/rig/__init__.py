@@ -26,7 +26,18 @@ def build(anatomy: Anatomy) -> dict[str, Any]:
     edges = lids.edges(anatomy)
     shape = untangle.untangle_shapes(anatomy, shape, edges)
     shape = mirror.symmetrise(anatomy, shape, SHAPE_NAMES, shapes.ODD)
-    expression = untangle.untangle(anatomy, shape, expression, pairs, weights[:, 2], joints[2], edges)
+    driven, corrective = np.array(list(pairs)), np.stack(list(pairs.values()))
+    expression, corrective = untangle.untangle(
+        anatomy,
+        shape,
+        expression,
+        driven,
+        corrective,
+        weights[:, 2],
+        joints[2],
+        edges,
+        EXPRESSION_NAMES.index("mouthClose"),
+    )
     expression = mirror.symmetrise(anatomy, expression, EXPRESSION_NAMES, expressions.ODD)
     places, turned, iris = landmarks.inner_landmarks(anatomy), landmarks.contour(anatomy), landmarks.irises(anatomy)
     front = len(landmarks.CONTOUR_YAWS) // 2
@@ -49,8 +60,8 @@ def build(anatomy: Anatomy) -> dict[str, Any]:
         "mirror_vertices": anatomy.mirror,
         "shape_mirror": mirror.parameter_mirror(shapes.NAMES, shapes.ODD),
         "expression_mirror": mirror.parameter_mirror(expressions.NAMES, expressions.ODD),
-        "corrective_pairs": np.array(list(pairs)),
-        "corrective_directions": np.stack(list(pairs.values())),
+        "corrective_pairs": driven,
+        "corrective_directions": corrective,
     }
     known = mediapipe.load()
     if known is not None:

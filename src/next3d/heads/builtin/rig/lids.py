@@ -7,7 +7,8 @@ import numpy as np
 from .anatomy import MM, Anatomy, Array, Eye, Index, smoothstep
 
 CLEARANCE = 0.25  # mm between the ball and the inner side of a moving lid
-OVERCLOSE = 2.4  # mm by which the lids pass each other at full closure, in reserve for larger eyes and raised gaze
+OVERCLOSE = 2.6  # mm by which the lids pass each other at full closure, in reserve for larger eyes and raised gaze
+CORNER_GAP = 0.9  # mm that stays open next to a corner, beside the ball
 BULGE = 0.9  # mm by which closed lids stand farther from the ball
 UPPER_SHARE = 0.80  # of the way to closure travelled by the upper lid
 
@@ -89,9 +90,18 @@ def closure(anatomy: Anatomy, side: int, amount: float, over: float = OVERCLOSE)
     eye, (_, radius) = anatomy.eyes[side], anatomy.spheres[side]
     upper, lower = margin_angles(anatomy, side)
     gap = opening(anatomy, side)
-    share = 0.45 + (UPPER_SHARE - 0.45) * smoothstep(0.1, 0.8, gap)  # towards the corners the lids meet half-way
-    meet = lower + (1 - share) * (upper - lower)
-    extra = over * MM / radius * gap**0.7
+    meet = lower + (1 - UPPER_SHARE) * (upper - lower)
+    # Next to a corner the lids meet at its height, and do not pass each other.
+    margin = anatomy.vertices[eye.rings[eye.margin]] - anatomy.spheres[side][0]
+    columns = np.arange(len(gap))
+    from_inner = np.minimum((columns - eye.inner) % len(gap), (eye.inner - columns) % len(gap))
+    from_outer = np.minimum((columns - eye.outer) % len(gap), (eye.outer - columns) % len(gap))
+    corner = margin[np.where(from_inner < from_outer, eye.inner, eye.outer), 1]
+    lever = np.linalg.norm(margin[:, 1:], axis=1)
+    level = np.arcsin(np.clip(corner / lever, -1, 1))
+    inside = smoothstep(0.2, 0.63, gap)
+    meet = level + inside * (meet - level)
+    extra = over * MM / radius * inside - CORNER_GAP * MM / lever * (1 - inside) * (gap > 0)
     field = travel(anatomy, side, amount * (meet - extra / 2 - upper), amount * (meet + extra / 2 - lower))
     # The closed lids bulge a little, as over a cornea, and in reserve for the lids' other motions.
     out = anatomy.vertices + field - anatomy.spheres[side][0]
@@ -154,11 +164,11 @@ def spare_balls(anatomy: Anatomy, field: Array) -> Array:
     return field
 
 
-def ride(anatomy: Anatomy, field: Array, blend: float = 1.0) -> Array:
+def ride(anatomy: Anatomy, field: Array, *, slide: bool = False) -> Array:
     """A displacement (V, 3) of a whole head's shape, made to carry each eye rigidly.
 
-    Each ball takes the similarity (shift and scale about its centre) that fits its lids' displacement best; the lids take
-    it too and keep, along the ball, what they have of their own.
+    Each ball takes the similarity (shift and scale about its centre) that fits its lids' displacement best, and the lids
+    take it too. With ``slide`` they keep, along the ball, what they have of their own: forms of the eye itself.
     """
     out = field.copy()
     for side, eye in enumerate(anatomy.eyes):
@@ -167,16 +177,14 @@ def ride(anatomy: Anatomy, field: Array, blend: float = 1.0) -> Array:
         d = anatomy.vertices[lids] - centre
         shift = field[lids].mean(0)
         local = d - d.mean(0)
-        scale = float((local * (field[lids] - shift)).sum() / (local**2).sum()) * blend
+        scale = float((local * (field[lids] - shift)).sum() / (local**2).sum())
         shift = shift - scale * d.mean(0)
         rigid = shift + scale * (anatomy.vertices - centre)
         weight = closeness(anatomy, side)[:, None]
         own = field - rigid
         normal = (anatomy.vertices - centre) / np.linalg.norm(anatomy.vertices - centre, axis=1, keepdims=True)
-        radial = (own * normal).sum(1, keepdims=True)
-        own = own - weight * radial * normal
-        deep = np.zeros(anatomy.count)
-        deep[eye.rings[eye.margin + 1 :]] = 1
+        against = (own * normal).sum(1, keepdims=True) * normal if slide else own
+        own = own - weight * against
         near = np.linalg.norm(anatomy.vertices - centre, axis=1) < radius + 45 * MM
         replaced = rigid + own
         out = np.where((weight > 0) & near[:, None], replaced, out)

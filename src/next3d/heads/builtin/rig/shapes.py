@@ -98,6 +98,7 @@ ODD_NAMED = [
     "faceBend",
 ]
 TEMPER = 0.75  # directions overlap: together they must not vary more than people do
+EYE_FORMS = {"eyeTilt", "eyeOpening", "eyeLength", "lidsAside", "eyesAslant"}  # these move lids along the balls
 DEGREES_EVEN, DEGREES_ODD = (3, 4, 5, 6), (3, 4, 5)
 EVEN_COUNT, ODD_COUNT = 17, 8
 ODD = [*ODD_NAMED, *(f"oddDetail{i + 1}" for i in range(ODD_COUNT))]
@@ -420,5 +421,5 @@ def directions(anatomy: Anatomy) -> Array:
     for name in NAMES:
         part = anatomy.antisymmetric if name in ODD else anatomy.symmetric
         gain = 1.0 if "etail" in name else TEMPER
-        out.append(gain * part(lids.ride(anatomy, part(fields[name]))))
+        out.append(gain * part(lids.ride(anatomy, part(fields[name]), slide=name in EYE_FORMS)))
     return np.stack(out)

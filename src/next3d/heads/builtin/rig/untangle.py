@@ -8,8 +8,9 @@ from scipy import sparse
 from .anatomy import Anatomy, Array, Index
 from .fields import laplacian
 
-HEADS, ROUNDS = 64, 40
-ACTIVE = 0.25  # share of the expressions that a random head shows
+HEADS, ROUNDS = 80, 160
+JAW = 30.0  # degrees
+ACTIVE = 0.28  # share of the expressions that a random head shows
 
 
 def neighbours(triangles: Index) -> Index:
@@ -77,14 +78,14 @@ class Smoother:
         weight = np.maximum(touched, 0.6 * around) * self.movable
         index = np.flatnonzero(weight)
         for field in directions if len(index) else ():
-            field[index] += (0.4 * weight[index])[:, None] * (self.average[index] @ field)
+            field[index] += (0.5 * weight[index])[:, None] * (self.average[index] @ field)
 
 
 def untangle_shapes(anatomy: Anatomy, shapes: Array, hold: Index) -> Array:
     """Shape directions (100, V, 3) smoothed where random heads fold; ``hold`` are vertices that keep their motion."""
     random, out, smooth = np.random.default_rng(5), shapes.copy(), Smoother(anatomy, hold)
-    for _ in range(ROUNDS // 2):
-        shape = np.clip(1.15 * random.normal(size=(HEADS, len(out))), -2.5, 2.5)
+    for _ in range(ROUNDS // 3):
+        shape = np.clip(1.25 * random.normal(size=(HEADS, len(out))), -2.5, 2.5)
         smooth(anatomy.vertices + np.tensordot(shape, out, 1), out)
     return out
 
@@ -93,28 +94,30 @@ def untangle(
     anatomy: Anatomy,
     shapes: Array,
     expressions: Array,
-    correctives: dict[tuple[int, int], Array],
+    pairs: Index,
+    correctives: Array,
     jaw: Array,
     hinge: Array,
     hold: Index,
-) -> Array:
-    """Expression directions (50, V, 3) smoothed where random heads fold.
+    closing: int,
+) -> tuple[Array, Array]:
+    """Expression directions (50, V, 3) and correctives (K, V, 3), smoothed alike where random heads fold.
 
     Args:
-        correctives: directions (V, 3) that go with the product of two expressions
         shapes: (100, V, 3); they enter the random heads and stay as they are
+        pairs: (K, 2) the expressions whose product drives each corrective
         jaw, hinge: the jaw's weights (V,) and its axis (3,)
         hold: vertices that keep their motion (lid margins)
+        closing: the expression that closes the lips over an open jaw
     """
-    random, out, smooth = np.random.default_rng(7), expressions.copy(), Smoother(anatomy, hold)
-    squared = [i for i, j in correctives if i == j]
+    random, smooth = np.random.default_rng(7), Smoother(anatomy, hold)
+    fields, count = np.concatenate([expressions, correctives]), len(expressions)
     for _ in range(ROUNDS):
         shape = np.clip(random.normal(size=(HEADS, len(shapes))), -2.5, 2.5)
-        face = random.uniform(size=(HEADS, len(out))) * (random.uniform(size=(HEADS, len(out))) < ACTIVE)
-        heads = anatomy.vertices + np.tensordot(shape, shapes, 1) + np.tensordot(face, out, 1)
-        for (i, j), corrective in correctives.items():
-            heads += (face[:, i] * face[:, j])[:, None, None] * corrective
-        smooth(jaw_turned(heads, jaw, hinge, np.radians(random.uniform(0, 30, HEADS))), out)
-        for i in squared:
-            out[i] = expressions[i]
-    return out
+        face = random.uniform(size=(HEADS, count)) * (random.uniform(size=(HEADS, count)) < ACTIVE)
+        open_jaw = random.uniform(size=HEADS)  # lips close (mouthClose) only as far as the jaw has parted them
+        face[:, closing] = np.minimum(face[:, closing], open_jaw)
+        amounts = np.concatenate([face, face[:, pairs[:, 0]] * face[:, pairs[:, 1]]], 1)
+        heads = anatomy.vertices + np.tensordot(shape, shapes, 1) + np.tensordot(amounts, fields, 1)
+        smooth(jaw_turned(heads, jaw, hinge, np.radians(JAW * open_jaw)), fields)
+    return fields[:count], fields[count:]
