@@ -20,7 +20,8 @@ def paint_background(who: Identity, resolution: int) -> np.ndarray:
     """(R, R, 3) float32 linear RGB. The picture's plane is all it knows: it does not move with the camera."""
     centres = (np.arange(resolution) + 0.5) / resolution
     v, u = np.meshgrid(centres, centres, indexing="ij")
-    hue, light = 0.02 + 0.66 * who.quantile("background_hue"), who.quantile("background_lightness")
+    place, light = who.quantile("background_hue"), who.quantile("background_lightness")
+    hue = 0.02 + 0.24 * place if place < 0.5 else 0.42 + 0.5 * (place - 0.5)  # earths and ambers, or seas and blues
     base = muted(from_hue(hue, 0.34, 0.25 + 0.6 * light))
     other = muted(from_hue((hue + 0.06 + 0.1 * light) % 1, 0.24, min(0.95, 0.42 + 0.6 * light)))
     dark = muted(from_hue((hue + 0.95) % 1, 0.40, 0.12 + 0.35 * light))
