@@ -116,7 +116,7 @@ class ReconstructConfig:
     """Pictures of one identity per set of identity planes; the batch is a multiple of it."""
     field_fraction: float = 0.5
     """Share of the steps that supervise points alone, before pictures are rendered."""
-    pixels: int = 1536
+    pixels: int = 3072
     """Pixels per picture whose points are supervised."""
     small_part_weight: float = 8.0
     """How many times likelier a pixel of eyes, lips and mouth is drawn, and how many times it counts in pictures."""
@@ -128,9 +128,13 @@ class ReconstructConfig:
     """Distance before the true surface, in world units, up to which space must be empty."""
     colour_weight: float = 1.0
     """L1 on the colour of points on the surface, and of the background."""
-    occupancy_weight: float = 0.1
+    occupancy_weight: float = 0.5
     """Cross-entropy of points being empty or opaque."""
-    picture_pixels: int = 768
+    factor_weight: float = 0.0
+    """Weight of reading the factory's factors off w (see factors.py); only for the factory's 64-number latents."""
+    factor_latents: int = 8
+    """Latents per picture for that."""
+    picture_pixels: int = 1024
     """Pixels per picture whose points are still supervised once pictures are rendered."""
     image_weight: float = 1.0
     """Weighted L1 on the output picture."""

@@ -38,7 +38,7 @@ def synthetic128() -> TrainingConfig:
             r1_gamma=1.0, blur_sigma=2.5, blur_fade_images=20_000, swap_probability_start=0.0, swap_probability=0.0
         ),
         ema=EmaConfig(half_life_images=4000),
-        reconstruct=ReconstructConfig(views=2, field_fraction=0.7),
+        reconstruct=ReconstructConfig(learning_rate=7e-3, views=2, field_fraction=0.7, factor_weight=0.2),
         total_steps=3500,
         batch=8,
         mirror=False,

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from next3d.data.dataset import Batch, Dataset, PictureDataset, collate
 from next3d.data.format import PARTS
+from next3d.data.synthesis.identity import LATENT_SIZE
 from next3d.errors import InputError
 from next3d.generator.generator import Identity, Planes
 from next3d.generator.volume import rays
@@ -28,6 +29,7 @@ from next3d.nn.style import map_styles
 from next3d.training import grids, losses, schedules
 from next3d.training.clock import Clock
 from next3d.training.config import TrainingConfig
+from next3d.training.factors import Factors
 from next3d.training.stage import Stage
 
 SMALL_PARTS = ("eyes", "lips", "mouth")
@@ -43,11 +45,20 @@ class ReconstructStage(Stage):
         super().__init__(config, dataset, head, fabric, clock)
         if config.generator.planes.enabled and config.generator.mode == "default":
             self.generator.texture_planes.alignment.requires_grad_(False)  # the factory's meshes are exact
+        with torch.no_grad():  # the super-resolution starts by merely enlarging the rays' picture
+            for block in self.generator.superres.blocks:
+                block.to_picture.weight.zero_()
+        self.ema.module.load_state_dict(self.generator.state_dict())
         c = config.reconstruct
         mapping = list(self.generator.mapping.parameters())
         others = [p for n, p in self.generator.named_parameters() if not n.startswith("mapping.") and p.requires_grad]
         faster = c.mapping_multiplier / config.generator.mapping.learning_rate
         groups = [{"params": others, "relative": 1.0}, {"params": mapping, "relative": faster}]
+        self.factors = None
+        if c.factor_weight:
+            self.factors = Factors(config.generator.mapping.w_dim, config.seed).to(self.device)
+            self.extra_modules["factors"] = self.factors
+            groups.append({"params": list(self.factors.parameters()), "relative": 1.0})
         o = config.optimizer
         self.optimizers["generator_optimizer"] = torch.optim.Adam(groups, c.learning_rate, (c.beta1, o.beta2), o.epsilon)
         self.held_out = held_out(dataset, HELD_OUT)
@@ -79,6 +90,9 @@ class ReconstructStage(Stage):
             if pictures:
                 with draw, self.fabric.autocast(), self.clock("rays"):
                     terms |= self.picture_terms(planes, scene)
+            if self.factors is not None:
+                chance = draw.uniform(c.factor_latents)
+                terms["factors"] = (c.factor_weight, self.factors(self.generator.mapping, chance))
             loss = sum(weight * value for weight, value in terms.values())
             assert isinstance(loss, Tensor)
             with self.clock("backward"):
@@ -87,7 +101,8 @@ class ReconstructStage(Stage):
             for name, (_, value) in {**terms, "loss": (1.0, loss)}.items():
                 metrics[name] += value.detach() / self.config.accumulate
         with self.clock("optimizer"):
-            norm = self.apply(optimizer, self.generator.parameters(), c.gradient_clip)
+            owned = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = self.apply(optimizer, owned, c.gradient_clip)
             if norm is not None:
                 metrics["gradient_norm"] = norm
             self.update_average(images + self.config.batch)
@@ -117,11 +132,15 @@ class ReconstructStage(Stage):
         field = self.generator.volume.field(planes.blended)(points.reshape(meshes, -1, 3))
         sigma = field.sigma.float().view(*depths.shape)  # (N, Q, 2)
         rgb = field.rgb.float().view(*depths.shape, -1)[:, :, 1, :3] * 2 - 1  # (N, Q, 3)
-        target = torch.stack([torch.zeros_like(solid), solid], -1)
-        optical = F.softplus(sigma - 1) * c.surface_depth
-        # −log of the probability to be empty is the optical depth itself, of being opaque −log(1 − e^−x).
-        opaque = -torch.log(-torch.expm1(-optical) + 1e-6)
-        occupancy = torch.where(target > 0, opaque, optical).mean()
+        density = F.softplus(sigma - 1)
+        # What a ray crosses before its surface must let light through: density times the way is −log of the light lost,
+        # and its logarithm bounds the pull of points that a blurred surface wrongly covers. Close to the surface, and
+        # for the layer behind it, the way is a thin layer's.
+        way = torch.where(close, c.surface_depth, end - near)
+        empty = torch.log1p(density[..., 0] * way)
+        layer = density[..., 1] * torch.where(solid > 0, c.surface_depth, far - near)
+        opaque = -torch.log(-torch.expm1(-layer) + 1e-6)
+        occupancy = (empty + torch.where(solid > 0, opaque, torch.log1p(layer))).mean() / 2
         error = (rgb - colour.transpose(1, 2)).abs().mean(-1)  # (N, Q)
         terms = {
             "colour": (c.colour_weight, losses.weighted_mean(error, solid * sharp)),
@@ -349,6 +368,8 @@ def check_dataset(config: TrainingConfig, dataset: PictureDataset) -> None:
             f"--stage reconstruct needs the {what} in {dataset.path}: make the dataset with "
             "next3d dataset synthesize --aux, and not from photos"
         )
+    if config.reconstruct.factor_weight and config.generator.mapping.z_dim != LATENT_SIZE:
+        raise InputError(f"--reconstruct.factor-weight is for the factory's latents of {LATENT_SIZE} numbers: set it to 0")
     size = len(columns["latent"][0])
     if size != config.generator.mapping.z_dim:
         raise InputError(

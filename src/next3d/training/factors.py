@@ -1,0 +1,72 @@
+"""Help for the mapping network: let w say, linearly, what the factory reads off a latent.
+
+A latent's axes choose a hair style by its quantile, a colour by its hue, and so on: curves and steps that every style of
+every network would otherwise have to learn through one small mapping, which is the bottleneck of the warm start. What a
+latent means is known without drawing a picture, so the mapping can learn it beside, from any number of latents.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from next3d.data.synthesis.identity import (
+    AXES,
+    BACKGROUNDS,
+    BEARDS,
+    CLOTHES,
+    EARRINGS,
+    GLASSES,
+    HAIR,
+    HATS,
+    LATENT_SIZE,
+    Identity,
+)
+from next3d.training.randomness import stream_seed
+
+CHOICES = {
+    "hair": HAIR,
+    "beard": BEARDS,
+    "glasses": GLASSES,
+    "hat": HATS,
+    "earrings": EARRINGS,
+    "clothes": CLOTHES,
+    "background": BACKGROUNDS,
+}
+COLOURS = ("skin", "lips", "iris", "hair_colour", "brow_colour")
+HUES = tuple(i for i, name in enumerate(AXES) if "hue" in name or name.endswith(("_colour", "_dye", "_tint", "earrings")))
+WAVES = 3  # frequencies in which a hue is told
+POOL = 8192  # latents whose factors are computed beforehand
+
+
+def factors(latent: np.ndarray) -> np.ndarray:
+    """What a latent (64,) means: (F,) colours, choices, quantiles, and waves of the quantiles that stand for hues."""
+    who = Identity.of(latent)
+    quantiles = np.array([who.quantile(name) for name in AXES])
+    waves = [f(2 * np.pi * k * quantiles[list(HUES)]) for k in range(1, WAVES + 1) for f in (np.sin, np.cos)]
+    chosen = [np.array([getattr(who, name) == choice for choice in choices]) for name, choices in CHOICES.items()]
+    return np.concatenate([*(getattr(who, name) for name in COLOURS), *chosen, quantiles, *waves]).astype(np.float32)
+
+
+class Factors(nn.Module):
+    """A linear readout of the factors from w, and latents with their factors to train it and the mapping with."""
+
+    latents: Tensor
+    targets: Tensor
+
+    def __init__(self, w_dim: int, seed: int):
+        super().__init__()
+        random = np.random.default_rng(stream_seed(seed, "factors"))
+        latents = random.standard_normal((POOL, LATENT_SIZE)).astype(np.float32)
+        targets = torch.from_numpy(np.stack([factors(latent) for latent in latents]))
+        targets = (targets - targets.mean(0)) / targets.std(0).clamp_min(1e-3)
+        self.readout = nn.Linear(w_dim, targets.shape[1])
+        self.register_buffer("latents", torch.from_numpy(latents), persistent=False)
+        self.register_buffer("targets", targets, persistent=False)
+
+    def forward(self, mapping: nn.Module, chance: Tensor) -> Tensor:
+        """The share of the factors' variance that cannot be read off w; ``chance`` (…) in [0, 1) chooses latents."""
+        rows = (chance.flatten() * POOL).long()
+        return F.mse_loss(self.readout(mapping(self.latents[rows])[:, 0]), self.targets[rows])

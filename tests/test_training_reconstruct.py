@@ -1,0 +1,117 @@
+"""The reconstruction warm start: what it draws, what it orders, and that it learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_run import HEAD, noise, tiny_config, trainer
+
+from next3d.data.synthesis.identity import AXES, LATENT_SIZE, Identity
+from next3d.errors import InputError
+from next3d.training.factors import Factors, factors
+from next3d.training.randomness import SampleRandom
+from next3d.training.reconstruct import ByIdentity, Scene, choose_pixels, shared_meshes, small_parts
+
+
+def test_pixels_are_drawn_in_proportion_to_importance():
+    importance = torch.tensor([[1.0, 0.0, 3.0, 0.0, 4.0]])
+    pixel = choose_pixels(importance, SampleRandom(0, "p", 0, [0]).uniform(8000))
+    share = torch.bincount(pixel[0], minlength=5) / 8000
+    torch.testing.assert_close(share, importance[0] / 8, atol=2e-3, rtol=0)
+
+
+def test_meshes_are_shared_only_where_all_identities_share_them():
+    one, two, three = torch.zeros(3, 162), torch.ones(3, 162), torch.full((3, 162), 2.0)
+    assert shared_meshes(torch.stack([one[0], one[0], two[0], two[0]]), 2) == 2
+    assert shared_meshes(torch.stack([one[0], one[0], two[0], three[0]]), 2) == 1
+    assert shared_meshes(torch.stack([one[0], one[0], two[0], two[0]]), 4) == 2
+    assert shared_meshes(torch.stack([one[0]] * 4), 4) == 4
+
+
+def test_pictures_of_an_identity_stay_together():
+    data = noise(tiny_config(stage="reconstruct"), 12)
+    ordered = ByIdentity(data, 2)
+    order = ordered.order(0, 0)
+    assert sorted(order) == list(range(12))
+    assert (data.columns["identity"][order].reshape(-1, 2).std(1) == 0).all()
+    assert not np.array_equal(order, ordered.order(0, 1))
+    assert np.array_equal(order, ordered.order(0, 0))
+    with pytest.raises(InputError, match="no identity with 3 pictures"):
+        ByIdentity(data, 3)
+
+
+def test_a_scene_knows_distances_along_rays(tmp_path: Path):
+    run = trainer(tiny_config(stage="reconstruct"), tmp_path / "run")
+    batch = next(run.loader)
+    scene = Scene.of(batch, HEAD, 2)
+    # A point at the stored distance along its pixel's ray has the stored depth along the camera's axis.
+    point = scene.origins[:, :, None, None] + scene.distance * scene.directions
+    from next3d.geometry.cameras import Camera
+
+    local = Camera.from_label(batch.camera).to_camera(point.flatten(2).transpose(1, 2))
+    solid = scene.solid.flatten(1) > 0
+    torch.testing.assert_close(local[..., 2][solid], batch.aux["depth"].flatten(1)[solid])
+    eyes = small_parts(scene.parts)
+    importance = scene.importance(run.config.reconstruct).view_as(eyes)
+    assert importance[eyes > 0].mean() > 3 * importance[(eyes == 0) & (scene.solid > 0)].mean()
+    run.loader.close()
+    run.folder.close()
+
+
+def learned(tmp_path: Path, name: str, fraction: float, steps: int = 40, **changes) -> list[dict]:
+    settings = {"field_fraction": fraction, "warm_up_steps": 5, "learning_rate": 1e-2, **changes}
+    config = tiny_config(
+        stage="reconstruct", total_steps=steps, checkpoint_every=steps, batch=4, reconstruct=settings
+    )
+    run = trainer(config, tmp_path / name)
+    run.dataset.images[:] = (run.dataset.images[:1] // 64) * 64  # one picture to learn
+    run.run()
+    return [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_points_learn_geometry_and_colour(tmp_path: Path):
+    log = learned(tmp_path, "points", 1.0)
+    assert log[-1]["occupancy"] < 0.7 * log[0]["occupancy"]
+    assert log[-1]["colour"] < log[0]["colour"]
+    assert "image" not in log[-1]
+    # Without its term the geometry does not come: what lowers it above is the term, nothing else.
+    without = learned(tmp_path, "without", 1.0, occupancy_weight=0.0)
+    assert without[-1]["occupancy"] > 1.2 * log[-1]["occupancy"]
+
+
+def test_pictures_follow_points(tmp_path: Path):
+    log = learned(tmp_path, "pictures", 0.5)
+    assert "image" not in log[19]
+    assert {"image", "edges", "rays", "silhouette", "depth"} <= log[20].keys()
+    assert log[-1]["image"] < log[20]["image"]
+    assert log[-1]["learning_rate"] < log[10]["learning_rate"]
+
+
+def test_factors_are_what_the_latent_means():
+    latent = np.zeros(LATENT_SIZE, np.float32)
+    latent[AXES.index("glasses")] = 3.0
+    values = factors(latent)
+    assert np.isfinite(values).all()
+    who = Identity.of(latent)
+    assert who.glasses == "sun"
+    np.testing.assert_allclose(values[:3], who.skin, atol=1e-6)
+    task = Factors(8, 0)
+
+    class Mapping(torch.nn.Module):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return z.new_zeros(len(z), 2, 8)
+
+    assert task(Mapping(), torch.rand(4, 64)).item() == pytest.approx(1, abs=0.5)  # nothing known: all of the variance
+
+
+def test_what_the_stage_cannot_learn_from_is_refused(tmp_path: Path):
+    for changes, message in (
+        ({"reconstruct": {"factor_weight": 0.1}}, "latents of 64"),
+        ({"reconstruct": {"views": 3}, "batch": 6}, "no identity with 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            trainer(tiny_config(stage="reconstruct", **changes), tmp_path / "run")
