@@ -330,7 +330,7 @@ def test_random_damage_never_escapes(read):
     """Flip bytes at random: the reader returns something or raises InputError, never anything else."""
     random = np.random.default_rng(0)
     whole = np.frombuffer(pickle.dumps({"a": np.arange(3.0), "b": [1, "x", {2}], "c": torch.ones(2)}, 2), np.uint8)
-    for _ in range(1500):
+    for _ in range(400):
         damaged = whole.copy()
         damaged[random.integers(0, len(whole), 3)] = random.integers(0, 256, 3)
         with contextlib.suppress(InputError):
@@ -338,7 +338,7 @@ def test_random_damage_never_escapes(read):
 
 
 def test_deep_nesting_does_not_exhaust_the_stack(read):
-    depth = 200_000
+    depth = 60_000
     value = read(b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b".")
     assert isinstance(value, list)
     with pytest.raises(InputError, match="key"):  # hashing this tuple would recurse in C

@@ -675,7 +675,9 @@ def read_torch_zip(stream: Stream, vocabulary: Vocabulary) -> Any:
             return storages[key]
 
         return read_object(Stream(io.BytesIO(archive.read(names["data.pkl"]))), vocabulary, persistent)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, EOFError) as error:
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, EOFError, *FAULTS) as error:
         raise InputError(f"it is no torch file, or damaged: {error}") from None
 
 
