@@ -44,7 +44,7 @@ def decode_image(data: bytes, *, background: Sequence[int] = (255, 255, 255)) ->
 
 
 def _decode(
-    source: Path | io.BytesIO, name: str, background: Sequence[int], formats: Sequence[str] | None
+    source: Path | io.BytesIO, name: str, background: Sequence[int], formats: tuple[str, ...] | None
 ) -> np.ndarray:
     try:
         with warnings.catch_warnings():
