@@ -21,7 +21,7 @@ from next3d.heads import HeadParams, Motion, load_head
 from next3d.raster.shading import shaded
 from next3d.tracking import detector as detection
 from next3d.tracking.build import BuildSettings, build_dataset
-from next3d.tracking.converters import camera_from_head_rotation, load_arkit_csv, load_parameters
+from next3d.tracking.converters import camera_from_head_rotation, load_parameters
 from next3d.tracking.crop import Crop
 from next3d.tracking.deca import CODE, DecaEncoder, load_deca
 from next3d.tracking.detector import Face, choose_face, download_model, open_detector
@@ -296,27 +296,6 @@ def test_a_turned_head_becomes_a_turned_camera() -> None:
     assert (depth > 2).all()
     still = camera_from_head_rotation(torch.zeros(1, 3))
     assert rotation_angle(still.cam2world[:, :3, :3], Camera.orbit().cam2world[None, :3, :3]).max() < 1e-3
-
-
-def test_arkit_coefficients_drive_the_built_in_head(tmp_path: Path) -> None:
-    head = load_head("builtin")
-    path = tmp_path / "take.csv"
-    path.write_text("Timecode,BlendShapeCount,JawOpen,MouthSmileLeft,HeadYaw\n" + "".join(
-        f"00:00:0{i // 10}:{(i % 10) * 6:02d}.0,61,{0.1 * (i % 10):.1f},1.0,{0.01 * i:.2f}\n" for i in range(20)
-    ))  # fmt: skip
-    motion = load_arkit_csv(path, head)
-    assert len(motion) == 20
-    assert motion.fps == pytest.approx(10, rel=0.01)
-    assert motion.params.jaw[9, 0] > motion.params.jaw[1, 0] > 0
-    smile = head.expression_names.index("mouthSmileLeft")
-    assert (motion.params.expression[:, smile] == 1).all()
-    assert motion.camera is not None
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="no column is named after an ARKit coefficient"):
-        load_arkit_csv(path, head)
-    path.write_text("jawOpen\nwide\n")
-    with pytest.raises(InputError, match="line 2"):
-        load_arkit_csv(path, head)
 
 
 def test_bad_sources_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,10 @@ def animate(
     clip: str = "talk",
     motion: Path | None = None,
     driver: Path | None = None,
+    relative: bool = False,
+    neutral: int | None = None,
+    beside: bool = True,
+    face: str = "largest",
     seconds: float | None = None,
     fps: float | None = None,
     truncation: float = 0.7,
@@ -38,6 +42,8 @@ def animate(
 
     next3d animate --avatar anna.avatar --driver me.mp4 --out anna.mp4
 
+    next3d animate --seeds 3 --driver me.mp4 --relative --camera fixed
+
     next3d animate --motion face.csv --camera orbit
 
     Args:
@@ -46,8 +52,13 @@ def animate(
         seed: which heads, side by side: 7, 0-3 or 0-3,7.
         avatar: saved avatars instead of seeds.
         clip: talk, expressions, blink, gaze or turn, where neither --motion nor --driver is given.
-        motion: a motion file (.npz, as next3d track writes), or ARKit coefficients (.csv, as Live Link Face records).
-        driver: a video of a face to follow; its sound is kept.
+        motion: a motion file (.npz, as next3d track writes), ARKit coefficients (.csv, as Live Link Face records), or
+            parameters written by DECA, SMIRK or VHAP.
+        driver: a video of a face to follow, its sound is kept; or a photo.
+        relative: take the motion as departures from the driver's face at rest, so that the avatar keeps its own.
+        neutral: the frame that shows the driver at rest, for --relative; chosen automatically by default.
+        beside: show the driver beside the avatars.
+        face: which face of the driver to follow: "largest", or its index by size.
         seconds: length of a built-in clip, or the most that is taken of a motion.
         fps: frames per second; a motion is resampled.
         truncation: 1 keeps the full variety, 0 gives the mean.
@@ -78,7 +89,14 @@ def animate(
     generator = open_model(model, device, head)
     if generator.head is None:
         raise InputError(f"this model is driven by '{generator.config.head}': give your FLAME folder as --head")
-    moving = driving_motion(generator.head, clip, motion, driver, seconds, fps)
+    moving = driving_motion(generator.head, clip, motion, driver, seconds, fps, face)
+    if neutral is not None and not relative:
+        raise InputError("--neutral says what --relative is relative to: give both")
+    crops = moving.crop
+    if relative:
+        from next3d.tracking.reenact import relative_motion
+
+        moving = relative_motion(moving, neutral)
     if mirror:
         moving = moving.mirror(generator.head)
     if smooth:
@@ -95,29 +113,39 @@ def animate(
     avatars = open_avatars(generator, avatar, seed, truncation, precision)
     runs = [one.animate(moving, view) for one in avatars]
     frames = (np.concatenate([to_uint8(frame.image) for frame in shown], 1) for shown in zip(*runs))
-    write_video(out, frames, moving.fps, total=len(moving), audio=driver)
+    sound = None
+    if driver is not None:
+        from next3d.tracking.preview import driver_crops
+        from next3d.tracking.track import is_video
+
+        sound = driver if is_video(driver) else None
+        if beside and crops is not None:
+            shown = driver_crops(driver, moving.fps, crops, generator.config.superres.resolution)
+            frames = (np.concatenate([left, right], 1) for left, right in zip(shown, frames))
+    write_video(out, frames, moving.fps, total=len(moving), audio=sound)
     print(out)
 
 
 def driving_motion(
-    head: HeadModel, clip: str, file: Path | None, video: Path | None, seconds: float | None, fps: float | None
+    head: HeadModel,
+    clip: str,
+    file: Path | None,
+    driver: Path | None,
+    seconds: float | None,
+    fps: float | None,
+    face: str,
 ) -> Motion:
-    """The motion that the command line asks for: of a video, of a file, or a built-in clip."""
+    """The motion that the command line asks for: of a video or photo, of a file, or a built-in clip."""
     from next3d.errors import InputError
     from next3d.heads import Motion
-    from next3d.heads.arkit import read_arkit_csv
+    from next3d.tracking.reenact import read_motion, track_driver
 
-    if video is not None:
-        from next3d.tracking.detector import open_detector
-        from next3d.tracking.track import Tracker
-
-        motion = Tracker(head, open_detector(video=True)).video(video).motion
+    if driver is not None:
+        motion = track_driver(driver, head, face=face)
     elif file is None:
         return Motion.clip(clip, head, seconds=seconds, fps=25.0 if fps is None else fps)
-    elif file.suffix.lower() == ".csv":
-        motion = read_arkit_csv(file, head)
     else:
-        motion = Motion.load(file)
+        motion = read_motion(file, head)
     if seconds is not None:
         if not seconds > 0:
             raise InputError(f"--seconds must be positive, got {seconds}")

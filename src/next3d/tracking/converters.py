@@ -1,4 +1,4 @@
-"""Parameter files of other tools → :class:`Motion`: DECA, SMIRK, VHAP, and ARKit coefficients as CSV.
+"""Parameter files of other tools → :class:`Motion`: DECA, SMIRK and VHAP.
 
 All three trackers speak FLAME; a file is recognised by the names of its arrays, whatever its container (.npz, .npy
 with a dictionary, .mat, .pkl, .pt), one file per clip or a folder of one per frame. Files are read as data: nothing in
@@ -7,8 +7,6 @@ them runs. Head pose becomes the camera, since a head of ours never turns as a w
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,6 @@ from torch import Tensor
 from next3d.errors import InputError
 from next3d.geometry.cameras import FOCAL, PIVOT, RADIUS, Camera
 from next3d.geometry.rotations import matrix_from_axis_angle
-from next3d.heads.arkit import ARKIT_NAMES
-from next3d.heads.head_model import HeadModel
 from next3d.heads.params import LENGTHS, HeadParams, Motion
 from next3d.io.safe_pickle import NUMPY, read_array, read_pickle, read_torch
 from next3d.tracking.fit import camera_from_pose
@@ -175,69 +171,3 @@ def camera_from_head_rotation(rotation: Tensor) -> Camera:
     pivot = torch.tensor(PIVOT)
     translation = torch.tensor([0.0, 0.0, RADIUS - PIVOT[2]]) - (world2cam @ pivot[:, None])[..., 0]
     return camera_from_pose(world2cam, translation, FOCAL)
-
-
-def load_arkit_csv(path: str | Path, head: HeadModel, *, fps: float | None = None) -> Motion:
-    """ARKit blendshape coefficients as comma-separated values, one row per frame, to a motion of ``head``.
-
-    The header names the columns as ARKit does (upper or lower case; missing ones are 0). Head and eye angles as Live
-    Link Face writes them (HeadYaw, HeadPitch, HeadRoll in radians) become the camera. The frame rate comes from a
-    column of times in seconds (``time``, ``seconds``, ``timestamp``) or of timecodes, or else is 60, ARKit's own.
-
-    Raises:
-        InputError: no such file, no known column, or a value that is no number.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = list(csv.reader(file))
-    if len(rows) < 2:
-        raise InputError(f"{path} holds no frames: expected a header of ARKit's names and one row per frame")
-    header = {name.strip().lower(): column for column, name in enumerate(rows[0])}
-    known = {name: header[name.lower()] for name in ARKIT_NAMES if name.lower() in header}
-    if not known:
-        raise InputError(f"{path}: no column is named after an ARKit coefficient, such as jawOpen")
-
-    def column(index: int) -> np.ndarray:
-        values = np.zeros(len(rows) - 1, np.float32)
-        for line, row in enumerate(rows[1:]):
-            try:
-                values[line] = float(row[index])
-            except (ValueError, IndexError):
-                raise InputError(f"{path}, line {line + 2}: column '{rows[0][index]}' is not a number") from None
-        return values
-
-    params = head.from_arkit({name: torch.from_numpy(column(index)) for name, index in known.items()})
-    angles = [
-        torch.from_numpy(column(header[n])) if n in header else None for n in ("headyaw", "headpitch", "headroll")
-    ]
-    camera = None
-    if any(angle is not None for angle in angles):
-        yaw, pitch, roll = (torch.zeros(len(rows) - 1) if angle is None else angle for angle in angles)
-        camera = camera_from_head_rotation(torch.stack([pitch, yaw, roll], -1))
-    return Motion(params, fps or rate_of_times(rows, header), camera)
-
-
-def rate_of_times(rows: list[list[str]], header: Mapping[str, int]) -> float:
-    """Frames per second by a time column, or 60."""
-    for name in ("time", "seconds", "timestamp", "timecode"):
-        if name in header and len(rows) > 2:
-            try:
-                first, last = (seconds_of(row[header[name]]) for row in (rows[1], rows[-1]))
-            except (ValueError, IndexError):
-                continue
-            if last > first:
-                return round((len(rows) - 2) / (last - first), 3)
-    return 60.0
-
-
-def seconds_of(text: str) -> float:
-    """Seconds as a number, or as hours:minutes:seconds:frames.fraction at 60 frames per second."""
-    if ":" not in text:
-        value = float(text)
-        if not math.isfinite(value):
-            raise ValueError(text)
-        return value
-    hours, minutes, seconds, *frames = (float(part) for part in text.split(":"))
-    return hours * 3600 + minutes * 60 + seconds + (frames[0] / 60 if frames else 0.0)

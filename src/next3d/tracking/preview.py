@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from tqdm import tqdm
 from next3d.geometry.meshes import world_from_head
 from next3d.heads.head_model import HeadModel
 from next3d.heads.params import Motion
+from next3d.io.images import read_image
 from next3d.io.video import VideoWriter, read_video
 from next3d.raster.shading import overlay, shaded
 from next3d.tracking.crop import Crop
 from next3d.tracking.detector import IRIS_LEFT, IRIS_RIGHT, LANDMARKS
-from next3d.tracking.track import Track
+from next3d.tracking.track import Track, is_video
 
 FACE, IRIS, EDGE = (64, 224, 208), (255, 210, 60), (30, 30, 34)
 BATCH = 16
@@ -93,6 +95,13 @@ def shown_frames(source: Path, fps: float, count: int) -> Iterator[np.ndarray]:
     while latest is not None and index < count:
         yield latest
         index += 1
+
+
+def driver_crops(source: Path, fps: float, crops: torch.Tensor, resolution: int) -> Iterator[np.ndarray]:
+    """What the driver's camera sees at each of T instants: crops (T, 3) of a video or photo, (R, R, 3) uint8."""
+    images = shown_frames(source, fps, len(crops)) if is_video(source) else repeat(read_image(source), len(crops))
+    for image, (x, y, side) in zip(images, crops.tolist()):
+        yield Crop(x, y, side).cut(image, resolution)
 
 
 def photo_panels(track: Track, head: HeadModel, images: list[np.ndarray], *, resolution: int = 384) -> list[np.ndarray]:
