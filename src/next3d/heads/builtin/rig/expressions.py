@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import lids
-from .anatomy import MM, Anatomy, Array, smoothstep
+from .anatomy import MM, Anatomy, Array, Index, smoothstep
 from .fields import Membrane, curve, press, relax, stroke
 from .jaw import hinge, jaw_weights, lip_side
 
@@ -57,7 +57,7 @@ NAMES = [
 ]
 assert len(NAMES) == 50
 
-# mm that an expression moves the upper and the lower lid margin, up positive. A blink takes these back: closed is closed.
+# mm that an expression moves the upper and the lower lid margin, up positive. A blink takes these back.
 LID_PART = {
     "eyeSquint": (-1.6, 2.2),
     "eyeWide": (2.6, -0.9),
@@ -320,10 +320,10 @@ def close_lips(face: Face) -> Array:
     contact = a.mouth.rings[a.mouth.contact]
     drop = weight[contact][:, None] * opened[contact]
     order = np.argsort(face.lateral)
-    up, low = face.side >= 0, face.side <= 0
+    up, low = np.flatnonzero(face.side >= 0), np.flatnonzero(face.side <= 0)
 
-    def across(mask: Array) -> Array:
-        index = order[mask[order]]
+    def across(columns: Index) -> Array:
+        index = order[np.isin(order, columns)]
         return np.stack([np.interp(face.lateral, face.lateral[index], drop[index, k]) for k in range(3)], 1)
 
     top, bottom = across(up), across(low)

@@ -97,7 +97,7 @@ def relax(
 ) -> Array:
     """Smooth a displacement (V, 3) where it would turn a triangle by more than 45° or shrink it below a third.
 
-    Smoothing spreads a fold over its neighbours until it is none; elsewhere, and at the vertices ``hold``, the field stays.
+    Smoothing spreads a fold over its neighbours until it is none; elsewhere and at ``hold`` nothing changes.
     """
     triangles, rest = anatomy.triangles, anatomy.vertices
     average = laplacian(anatomy)

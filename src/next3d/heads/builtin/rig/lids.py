@@ -128,7 +128,7 @@ def blink(anatomy: Anatomy, side: int) -> tuple[Array, Array]:
 
 def raise_lids(anatomy: Anatomy, side: int, upper: float, lower: float) -> Array:
     """(V, 3) margins moved along the ball by millimetres at mid-lid, up positive; corners stay."""
-    eye, (_, radius) = anatomy.eyes[side], anatomy.spheres[side]
+    _, radius = anatomy.spheres[side]
     high, low = margin_angles(anatomy, side)
     arch = np.clip((high - low) / (high - low).max(), 0, 1) ** 0.7
     return travel(anatomy, side, upper * MM / radius * arch, lower * MM / radius * arch)
@@ -167,8 +167,8 @@ def spare_balls(anatomy: Anatomy, field: Array) -> Array:
 def ride(anatomy: Anatomy, field: Array, *, slide: bool = False) -> Array:
     """A displacement (V, 3) of a whole head's shape, made to carry each eye rigidly.
 
-    Each ball takes the similarity (shift and scale about its centre) that fits its lids' displacement best, and the lids
-    take it too. With ``slide`` they keep, along the ball, what they have of their own: forms of the eye itself.
+    Each ball takes the similarity (shift and scale about its centre) that fits its lids' displacement best, and the
+    lids take it too. With ``slide`` they keep, along the ball, what they have of their own: forms of the eye itself.
     """
     out = field.copy()
     for side, eye in enumerate(anatomy.eyes):

@@ -1,9 +1,11 @@
 """Where MediaPipe's 478 face landmarks lie on the head: triangle and barycentric weights of each.
 
 The places are found by registering MediaPipe's canonical face (468 vertices, one per landmark) onto the sculpted head:
-lid margins and lips go onto the head's own rings in order, tips and corners onto theirs, the rest follows a thin-plate warp
-and ends on the nearest skin. The result is a small table of our own numbers beside this file, which ``build`` reads. Run it
-again when the form has changed:  ``python -m next3d.heads.builtin.rig.mediapipe path/to/canonical_face_model.obj``
+lid margins and lips go onto the head's own rings in order, tips and corners onto theirs, the rest follows a thin-plate
+warp and ends on the nearest skin. The result is a small table of our own numbers beside this file, which ``build``
+reads. Run it again when the form has changed:
+
+    python -m next3d.heads.builtin.rig.mediapipe path/to/canonical_face_model.obj
 """
 
 from __future__ import annotations

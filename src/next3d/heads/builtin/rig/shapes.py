@@ -1,8 +1,8 @@
 """The 100 shape directions: 75 anatomical ones by name, then 25 smooth harmonics. One unit is one standard deviation.
 
 Standard deviations follow published anthropometry of adults (head breadth 6 mm, head length 7, face height 6, breadth
-between the cheekbones 5 and between the angles of the jaw 6, nose height 3.5, nose breadth 2.8, distance of the pupils 3.5,
-width of the mouth 3.3, length of the ear 3.5), so that heads drawn from a unit normal vary as people do.
+between the cheekbones 5 and between the angles of the jaw 6, nose height 3.5, nose breadth 2.8, distance of the pupils
+3.5, width of the mouth 3.3, length of the ear 3.5), so that heads drawn from a unit normal vary as people do.
 """
 
 from __future__ import annotations
@@ -179,6 +179,11 @@ def rotation(axis: int, degrees: float) -> Array:
     return g * np.radians(degrees)
 
 
+def mix(fields: dict[str, Array], **shares: float) -> Array:
+    """A direction made of others."""
+    return np.sum([share * fields[name] for name, share in shares.items()], axis=0)
+
+
 def named(c: Clay) -> dict[str, Array]:
     """Raw fields of the named directions, in metres per standard deviation, before eyes and ears are made to ride."""
     a, p, at = c.anatomy, c.p, c.at
@@ -231,28 +236,21 @@ def named(c: Clay) -> dict[str, Array]:
     s.update(eyes(c))
     s.update(mouth(c))
     s.update(ears_and_neck(c))
-    s["masculine"] = (
-        0.8 * s["browRidge"] + 0.6 * s["jawWidth"] + 0.6 * s["chinHeight"] + 0.5 * s["chinForward"] + 0.4 * s["noseForward"]
-        + 0.4 * s["noseWidth"] + 0.6 * s["neckWidth"] + 0.8 * s["larynx"] + 0.4 * s["jawCorner"] - 0.4 * s["upperLipFullness"]
-        - 0.4 * s["browHeight"] + 0.4 * s["foreheadSlope"] - 0.3 * s["cheekFullness"]
+    s["masculine"] = mix(
+        s, browRidge=0.8, jawWidth=0.6, chinHeight=0.6, chinForward=0.5, noseForward=0.4, noseWidth=0.4, neckWidth=0.6,
+        larynx=0.8, jawCorner=0.4, upperLipFullness=-0.4, browHeight=-0.4, foreheadSlope=0.4, cheekFullness=-0.3,
     )  # fmt: skip
-    s["fullness"] = (
-        0.9 * s["cheekFullness"]
-        + 0.9 * s["underChin"]
-        + 0.5 * s["jawWidth"]
-        + 0.6 * s["neckWidth"]
-        + 0.3 * s["noseWidth"]
-    )
+    s["fullness"] = mix(s, cheekFullness=0.9, underChin=0.9, jawWidth=0.5, neckWidth=0.6, noseWidth=0.3)
     jowl = c.spot(34, chin[1] + 12 * MM, 30)
-    s["age"] = (
-        c.pair(jowl, (12, 12, 18), (0.9, -1.8, 0.4)) + 0.9 * s["eyeBags"] + 0.6 * s["lidFold"] + 0.5 * s["underChin"]
-        + 0.5 * s["earLength"] + 0.4 * s["noseLength"] - 0.5 * s["upperLipFullness"] - 0.3 * s["lowerLipFullness"]
-        + 0.6 * (c.nasolabial(1.2, 0.6) + a.reflect(c.nasolabial(1.2, 0.6))) + 0.5 * s["cheekHollow"] - 0.5 * s["mouthCornersUp"]
+    fold = c.nasolabial(1.2, 0.6)
+    s["age"] = mix(
+        s, eyeBags=0.9, lidFold=0.6, underChin=0.5, earLength=0.5, noseLength=0.4, upperLipFullness=-0.5,
+        lowerLipFullness=-0.3, cheekHollow=0.5, mouthCornersUp=-0.5,
     )  # fmt: skip
-    s["childlike"] = (
-        0.6 * s["eyeSize"] - 0.7 * s["faceLength"] - 0.6 * s["noseLength"] - 0.5 * s["noseForward"] + 0.5 * s["foreheadBulge"]
-        + 0.5 * s["cheekFullness"] - 0.5 * s["chinForward"] - 0.6 * s["neckWidth"] - 0.5 * s["browRidge"] + 0.4 * s["noseTipUp"]
-        - 0.5 * s["jawWidth"]
+    s["age"] += c.pair(jowl, (12, 12, 18), (0.9, -1.8, 0.4)) + 0.6 * (fold + a.reflect(fold))
+    s["childlike"] = mix(
+        s, eyeSize=0.6, faceLength=-0.7, noseLength=-0.6, noseForward=-0.5, foreheadBulge=0.5, cheekFullness=0.5,
+        chinForward=-0.5, neckWidth=-0.6, browRidge=-0.5, noseTipUp=0.4, jawWidth=-0.5,
     )  # fmt: skip
     s["chinAside"] = stroke(a, at("chin", 0, -2, -6), (40, 30, 46), (2.0, 0, 0))
     s["noseTipAside"] = stroke(a, p["nose_tip"] + np.array([0, 0, -6]) * MM, (15, 13, 18), (1.1, 0, 0))
@@ -402,11 +400,7 @@ def harmonics(c: Clay) -> tuple[list[Array], list[Array]]:
                 if into is odd and (order == 0 or degree not in DEGREES_ODD):
                     continue
                 scale = np.sqrt(np.mean(part[(c.z > 0) & a.is_skin] ** 2))
-                into.append(
-                    ((amplitude if into is even else 0.6 * amplitude) * window * part / scale)[:, None]
-                    * d
-                    / radius[:, None]
-                )
+                into.append((share * amplitude * window * part / scale / radius)[:, None] * d)
     return even[:EVEN_COUNT], odd[:ODD_COUNT]
 
 

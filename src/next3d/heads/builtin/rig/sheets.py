@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from next3d.raster import interpolate, rasterize
 
@@ -40,9 +41,9 @@ class Painter:
         for eye in a.eyes:
             label[eye.ball, 2] = 1
         self.label = label
-        eye = a.points["eye"]
         self.brow = (
-            eye + np.array([[-21, 16, 0], [-15, 19, 0], [-4, 22.5, 0], [5, 23.5, 0], [14, 21, 0], [21, 16, 0]]) * MM
+            a.points["eye"]
+            + np.array([[-21, 16, 0], [-15, 19, 0], [-4, 22.5, 0], [5, 23.5, 0], [14, 21, 0], [21, 16, 0]]) * MM
         )
 
     def albedo(self, rest: Array, label: Array) -> Array:
@@ -136,3 +137,43 @@ def grid(pictures: list[Array], columns: int) -> Array:
     blank = np.zeros_like(pictures[0])
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     return np.concatenate([np.concatenate(row + [blank] * (columns - len(row)), 1) for row in rows], 0)
+
+
+EXPRESSIONS: list[dict[str, float]] = [
+    {},
+    {"mouthSmileLeft": 1, "mouthSmileRight": 1, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4},
+    {"mouthFrownLeft": 1, "mouthFrownRight": 1, "browDownLeft": 0.6, "browDownRight": 0.6},
+    {"mouthPucker": 1},
+    {"eyeBlinkLeft": 1, "eyeBlinkRight": 1},
+    {"eyeBlinkLeft": 1, "mouthSmileLeft": 0.4, "cheekSquintLeft": 0.6},
+    {"jawOpen": 1},
+    {"browInnerUp": 1, "browOuterUpLeft": 1, "browOuterUpRight": 1},
+    {"eyeLookOutLeft": 1, "eyeLookInRight": 1},
+    {"eyeLookInLeft": 1, "eyeLookOutRight": 1},
+    {"eyeLookUpLeft": 1, "eyeLookUpRight": 1},
+    {"mouthFunnel": 1},
+]
+
+
+def main(folder: str, size: int = 512) -> None:
+    """Write ``expressions.png`` and ``shapes.png`` (each named shape at ±2.5 standard deviations) into a folder."""
+    from next3d.heads import load_head
+    from next3d.heads.builtin.sculpt import sculpt
+
+    head, painter = load_head("builtin"), Painter(sculpt().anatomy())
+    into = Path(folder)
+    into.mkdir(parents=True, exist_ok=True)
+
+    def save(name: str, poses: list[dict[str, float]], each: int, columns: int, yaw: float = 0) -> None:
+        pictures = [
+            painter(head(head.params(**pose)).vertices[0].numpy(), each, yaw=yaw, height=0.24) for pose in poses
+        ]
+        Image.fromarray(grid(pictures, columns)).save(into / name)
+
+    save("expressions.png", EXPRESSIONS, size, 4)
+    named = [name for name in head.shape_names if "etail" not in name]
+    save("shapes.png", [{name: s} for name in named for s in (-2.5, 2.5)], size // 2, 10, yaw=25)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -78,7 +78,7 @@ def skinning_weights(anatomy: Anatomy) -> Array:
 def arc_correctives(anatomy: Anatomy, weight: Array, joint: Array, degrees: Array, samples: int = 60) -> Array:
     """(9, V, 3) added before skinning, these make a vertex of weight w turn by w of the angle, along the arc.
 
-    Linear blending takes the chord instead, which pinches throat and cheeks. Fitted over random turns within ±``degrees``.
+    Linear blending takes the chord instead, which pinches throat and cheeks. Fitted over turns up to ``degrees``.
     """
     random = np.random.default_rng(0)
     half = random.uniform(-1, 1, (samples // 2, 3)) * degrees
