@@ -62,7 +62,6 @@ class Anatomy:
         self.uv = topology.uvs.numpy()[corners[:, 1]].astype(np.float32)  # (R, 2)
         self.faces = index.reshape(-1, 3).astype(np.int64)  # (F, 3) into drawn vertices
         self.head_faces = faces.astype(np.int64)  # (F, 3) into vertices of the head
-        self.texels = cache(self._texels)
 
     def pose(self, params: HeadParams) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Vertices (V, 3), landmarks (68, 3), irises (2, 3) and joints (5, 3) of one head, in metres."""
@@ -165,7 +164,8 @@ class Anatomy:
         line = line + recede * (0.5 + temples) * (azimuth < 60)
         return (points[..., 1] - self.eye_line) / self.unit - line
 
-    def _texels(self, resolution: int) -> Texels:
+    def texels(self, resolution: int) -> Texels:
+        """The texels of a square atlas."""
         topology = self.head.topology
         screen = np.concatenate([topology.uvs.numpy() * 2 - 1, np.ones((len(topology.uvs), 1))], 1).astype(np.float32)
         fragments = rasterize(torch.from_numpy(screen)[None], topology.uv_faces, resolution)

@@ -105,12 +105,12 @@ def draw(
     samples = samples_per_side(resolution)
     size = resolution * samples
     solid = scene.solid
-    seen = _visible(solid, camera, size)
+    seen = _rasterize(solid, _screen(solid, camera), size, size)
     face, weights, depth = seen.face[0].numpy(), seen.barycentric[0].numpy(), seen.depth[0].numpy()
     eye = camera.cam2world[:3, 3].numpy()
     lights = light.array()
     shadow, frame, bias = _shadow(solid, light, 256 if resolution <= 160 else 512)
-    image = np.empty((size, size, 3), np.float32)
+    image = weights  # colours take the place of the weights, sample by sample: pictures are large
     part = np.empty((size, size), np.uint8)
     normal_image = np.empty((size, size, 3) if aux else (0, 0, 3), np.float32)
     reach = 0.045 * float(camera.intrinsics[0, 0]) * size
@@ -120,13 +120,9 @@ def draw(
         samples, np.float32(reach), scene.mouth, image, part, normal_image,
     )  # fmt: skip
     covered = face >= 0
+    del seen, face, weights
     if scene.glass is not None:
-        glass = scene.glass
-        over = _visible(glass, camera, size)
-        shading.glaze(
-            over.face[0].numpy(), over.barycentric[0].numpy(), over.depth[0].numpy(), depth, glass.faces, glass.points,
-            glass.normals, glass.colours, eye, lights, covered, image, part, background, samples, THINGS,
-        )  # fmt: skip
+        _lay_glass(scene.glass, camera, samples, eye, lights, depth, covered, image, part, background)
     picture = np.empty((resolution, resolution, 3), np.uint8)
     parts = np.empty((resolution, resolution), np.uint8)
     depths = np.empty((resolution, resolution) if aux else (0, 0), np.float32)
@@ -143,11 +139,43 @@ def _patterns(samples: int) -> np.ndarray:
     return shading.sample_patterns(samples)
 
 
-def _visible(meshes: Meshes, camera: Camera, size: int) -> Fragments:
-    screen = perspective_screen(
-        Camera(camera.cam2world[None], camera.intrinsics[None]), torch.from_numpy(meshes.points)[None]
+def _lay_glass(
+    glass: Meshes, camera: Camera, samples: int, eye: np.ndarray, lights: np.ndarray, depth: np.ndarray,
+    covered: np.ndarray, image: np.ndarray, part: np.ndarray, background: np.ndarray,
+) -> None:  # fmt: skip
+    """Draw the lenses over the picture, inside the window of whole pixels that holds them."""
+    size, resolution = len(image), len(background)
+    screen = _screen(glass, camera)
+    corners = (torch.stack([screen[0, :, :2].amin(0), screen[0, :, :2].amax(0)]) + 1) * (0.5 * resolution)
+    (left, top), (right, bottom) = corners.double().round().clamp(-1, resolution + 1).long().tolist()
+    left, top, right, bottom = (
+        max(left - 1, 0),
+        max(top - 1, 0),
+        min(right + 1, resolution),
+        min(bottom + 1, resolution),
     )
-    return rasterize(screen, torch.from_numpy(meshes.faces), size, perspective=True, implementation="numba")
+    if left >= right or top >= bottom:
+        return
+    rows, columns = slice(top * samples, bottom * samples), slice(left * samples, right * samples)
+    width, height = (right - left) * samples, (bottom - top) * samples
+    middle = torch.tensor([left + right - resolution, top + bottom - resolution]) / resolution
+    screen[..., :2] = (screen[..., :2] - middle) * (size / torch.tensor([width, height]))
+    over = _rasterize(glass, screen, height, width)
+    shading.glaze(
+        over.face[0].numpy(), over.barycentric[0].numpy(), over.depth[0].numpy(), depth[rows, columns], glass.faces,
+        glass.points, glass.normals, glass.colours, eye, lights, covered[rows, columns], image[rows, columns],
+        part[rows, columns], background[top:bottom, left:right], samples, THINGS,
+    )  # fmt: skip
+
+
+def _screen(meshes: Meshes, camera: Camera) -> torch.Tensor:
+    """(1, P, 3) the vertices on the screen."""
+    batch = Camera(camera.cam2world[None], camera.intrinsics[None])
+    return perspective_screen(batch, torch.from_numpy(meshes.points)[None])
+
+
+def _rasterize(meshes: Meshes, screen: torch.Tensor, height: int, width: int) -> Fragments:
+    return rasterize(screen, torch.from_numpy(meshes.faces), height, width, perspective=True, implementation="numba")
 
 
 def _shadow(meshes: Meshes, light: Light, size: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
