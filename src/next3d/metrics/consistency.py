@@ -10,7 +10,7 @@ from next3d.avatar import Avatar
 from next3d.data.dataset import Dataset
 from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
-from next3d.geometry.meshes import world_from_head
+from next3d.geometry.meshes import Topology, world_from_head
 from next3d.heads.params import HeadParams
 from next3d.raster import interpolate as raster_interpolate
 from next3d.raster import perspective_screen, rasterize
@@ -39,16 +39,22 @@ def reproject(picture: Tensor, depth: Tensor, source: Camera, points: Tensor) ->
 
 
 @torch.no_grad()
+def face_region(topology: Topology, vertices: Tensor, camera: Camera, resolution: int) -> Tensor:
+    """(N, R, R) bool: pixels where a mesh (N, V, 3), world units, shows the region that moves, through cameras (N,)."""
+    screen = perspective_screen(camera, vertices)
+    fragments = rasterize(screen, topology.faces.to(screen.device), resolution, cull=-1, perspective=True)
+    uv = raster_interpolate(fragments, topology.uvs[None].to(screen), topology.uv_faces)  # (N, R, R, 2)
+    mask = topology.face_mask.to(screen).expand(len(uv), -1, -1, -1)
+    return fragments.mask & (grid_sample(mask, uv * 2 - 1, align_corners=False)[:, 0] > 0.5)
+
+
 def skin_mask(avatar: Avatar, params: HeadParams, camera: Camera, resolution: int) -> Tensor:
     """(r, r) bool: pixels that show the moving region of the face, by the mesh."""
     head = avatar.model.head
     assert head is not None
     vertices = world_from_head(head(params.replace(shape=avatar.shape.cpu())).vertices)
     camera = Camera(camera.cam2world[None], camera.intrinsics[None])
-    fragments = rasterize(perspective_screen(camera, vertices), head.faces, resolution, cull=-1, perspective=True)
-    uv = raster_interpolate(fragments, head.topology.uvs[None], head.topology.uv_faces)  # (1, r, r, 2)
-    mask = grid_sample(head.topology.face_mask, uv * 2 - 1, align_corners=False)[0, 0]
-    return fragments.mask[0] & (mask > 0.5)
+    return face_region(head.topology, vertices, camera, resolution)[0]
 
 
 @torch.no_grad()
