@@ -198,8 +198,9 @@ def contour(anatomy: Anatomy) -> Places:
     ear_front = anatomy.vertices[anatomy.ears[0], 2].max() - 4 * MM
     x = anatomy.vertices
     # The face ends in front of the ears, and below at the edge of the jaw, where the skin turns under.
-    ok &= (x[:, 2] > ear_front) & (x[:, 1] < p["eye"][1] + 25 * MM) & (anatomy.normals[:, 1] > -0.4)
-    ok &= (x[:, 1] > p["chin"][1] - 25 * MM) & ((jaw_weights(anatomy) > 0.6) | (x[:, 1] > p["lip_corner"][1]))
+    ok &= (x[:, 2] > ear_front) & (x[:, 1] < p["eye"][1] + 25 * MM) & (anatomy.normals[:, 1] > -0.7)
+    ok &= x[:, 1] > p["chin"][1] - 25 * MM
+    ok &= (jaw_weights(anatomy) > 0.5) | (x[:, 1] > p["lip_corner"][1] - 26 * MM)
     ids = np.flatnonzero(ok[tri].all(1))
     # A few evenly spread samples in every triangle.
     mesh = np.array([[i, j, 5 - i - j] for i in range(6) for j in range(6 - i)]) / 5.0
