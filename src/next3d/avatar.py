@@ -50,6 +50,12 @@ class Frame:
     camera: Camera
 
 
+def depth_picture(frame: Frame, near: float, far: float) -> Tensor:
+    """A frame's depth as grey in [−1, 1], near bright, far and empty dark; (3, r, r)."""
+    grey = (far - frame.depth) / (far - near) * frame.alpha
+    return (grey.clamp(0, 1) * 2 - 1).expand(3, -1, -1)
+
+
 class Avatar:
     """One identity: latents and a head shape, with everything that depends on them computed once.
 

@@ -140,15 +140,20 @@ def named_params(head: HeadModel | None, settings: Sequence[str]) -> HeadParams:
     return head.params(**values)
 
 
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The arithmetic that a baked avatar is kept in."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
 def open_avatars(
     model: Generator, files: Sequence[Path], seeds: str, truncation: float, precision: Precision
 ) -> list[Avatar]:
     """Saved avatars if any are named, else those of the seeds."""
-    import torch
-
     from next3d.avatar import Avatar, sample
 
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    dtype = dtype_of(precision)
     if files:
         return [Avatar.load(file, model, dtype=dtype) for file in files]
     return [sample(model, seed, truncation=truncation, dtype=dtype) for seed in parse_seeds(seeds)]

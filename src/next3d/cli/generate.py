@@ -57,6 +57,7 @@ def generate(
     import torch
     from tqdm import tqdm
 
+    from next3d.avatar import depth_picture
     from next3d.cli.common import given_mesh, named_params, open_avatars, open_model
     from next3d.errors import InputError
     from next3d.geometry.cameras import Camera
@@ -105,9 +106,3 @@ def generate(
         whole = contact_sheet(pictures, columns=columns, labels=labels) if len(pictures) > 1 else pictures[0]
         write_image(out, whole)
     print(out)
-
-
-def depth_picture(frame, near: float, far: float):
-    """Depth as grey in [−1, 1], near bright, far and empty dark; (3, r, r)."""
-    grey = (far - frame.depth) / (far - near) * frame.alpha
-    return (grey.clamp(0, 1) * 2 - 1).expand(3, -1, -1)
