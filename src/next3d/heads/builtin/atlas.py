@@ -4,9 +4,14 @@ The left half of the skin is laid into a rectangle, the midline of the face on o
 value weights (a convex outline and positive weights cannot flip a triangle); the weights are then sharpened round by
 round where the atlas is too small for the surface (after Yoshizawa et al. 2004), the face asking for three times its
 area. The right half mirrors it.
+
+The atlas is FROZEN: :func:`lay_out` made it once, on the form of that day, and ``atlas.npz`` holds it, so that positions
+may be refined without moving a texture. Running this module lays it out anew, for another head.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +24,7 @@ from .form import Array
 from .sculpt import Ints, Sculpt
 from .topology import BALL_ANGLES, BALL_COUNT, BALL_SEGMENTS
 
+TABLE = Path(__file__).with_name("atlas.npz")
 SKIN_BOX = (0.5, 0.01, 0.49, 0.79)  # the left half's rectangle: u of the midline, top v, width, height
 BALL_CENTRE, BALL_RADIUS = (0.75, 0.90), 0.09  # the left ball's island
 CORNER_ROW = 4  # the seam turns the rectangle's corner at this row of the strip, at the back of the head
@@ -110,6 +116,12 @@ def embed(weights: sparse.csr_matrix, held: Array, target: Array) -> Array:
 
 def atlas(sculpt: Sculpt) -> tuple[Array, Ints, Array]:
     """UVs (T, 2) with the origin at the top left, UV faces (F, 3), and the mask (256, 256) of face and eyes."""
+    with np.load(TABLE) as table:
+        return table["uvs"].astype(float), uv_faces(sculpt), table["face_mask"] / 255.0
+
+
+def lay_out(sculpt: Sculpt) -> Array:
+    """(T, 2) UVs made from the form: left half of the skin, right half, left and right eyeball."""
     middle, top, width, height = SKIN_BOX
     flat = unfold(sculpt)
     left = np.c_[middle + width * flat[:, 0], top + height * (1 - flat[:, 1])]
@@ -117,8 +129,11 @@ def atlas(sculpt: Sculpt) -> tuple[Array, Ints, Array]:
     turn = np.r_[0, np.tile(2 * np.pi * np.arange(BALL_SEGMENTS) / BALL_SEGMENTS, len(BALL_ANGLES))]
     ball = np.array(BALL_CENTRE) + np.c_[angle * np.cos(turn), -angle * np.sin(turn)]
     flip, shift = np.array([-1.0, 1.0]), np.array([1.0, 0.0])
-    uvs = np.concatenate([left, left * flip + shift, ball, ball * flip + shift])
+    return np.concatenate([left, left * flip + shift, ball, ball * flip + shift])
 
+
+def uv_faces(sculpt: Sculpt) -> Ints:
+    """(F, 3) the UVs of every face: those of its own half of the skin, or of its eyeball."""
     half, count = sculpt.half.count, len(sculpt.vertices)
     on_left, on_right = np.full(count, -1), np.full(count, -1)
     on_left[:half] = np.arange(half)
@@ -127,8 +142,7 @@ def atlas(sculpt: Sculpt) -> tuple[Array, Ints, Array]:
     on_left[skin_count:] = on_right[skin_count:] = 2 * half + np.arange(2 * BALL_COUNT)
     faces = sculpt.faces
     side = np.arange(len(faces)) < 2 * len(sculpt.half.quads)
-    uv_faces = np.where(side[:, None], on_left[faces], on_right[faces])
-    return uvs, uv_faces, face_mask(sculpt, uvs, uv_faces)
+    return np.where(side[:, None], on_left[faces], on_right[faces])
 
 
 def face_mask(sculpt: Sculpt, uvs: Array, uv_faces: Ints) -> Array:
@@ -142,3 +156,16 @@ def face_mask(sculpt: Sculpt, uvs: Array, uv_faces: Ints) -> Array:
     screen = np.c_[2 * uvs - 1, np.zeros(len(uvs))][None].astype(np.float32)
     found = rasterize(torch.from_numpy(screen), torch.from_numpy(uv_faces.astype(np.int64)), 256).face[0].numpy()
     return np.where(found >= 0, inside[found.clip(0)], False).astype(np.float32)
+
+
+def main() -> None:
+    from .sculpt import sculpt
+
+    form = sculpt()
+    uvs = lay_out(form)
+    mask = face_mask(form, uvs, uv_faces(form))
+    np.savez_compressed(TABLE, uvs=uvs.astype(np.float32), face_mask=(mask * 255).round().astype(np.uint8))
+
+
+if __name__ == "__main__":
+    main()
