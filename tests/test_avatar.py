@@ -111,7 +111,7 @@ def test_tuned_avatars_change_a_copy(model, avatar, tmp_path):
     assert tuned.model.volume.decoder[0].weight is model.volume.decoder[0].weight  # what is not tuned is shared
     tuned.save(tmp_path / "tuned.avatar")
     again = Avatar.load(tmp_path / "tuned.avatar", model)
-    assert torch.equal(again.render().image, tuned.render().image)
+    assert (again.render().image - tuned.render().image).abs().max() < 2 / 255  # differences are kept in half precision
     with pytest.raises(InputError, match="no such tensor"):
         Avatar(model, avatar.ws, tuned={"nothing": torch.zeros(1)})
 

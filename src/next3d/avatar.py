@@ -219,11 +219,16 @@ class Avatar:
         return surface(self.model, planes, resolution, level, progress)
 
     def save(self, path: str | Path) -> None:
-        """Write a small safetensors file: latents, shape, and the fingerprint of the model that it belongs to."""
+        """Write a small safetensors file: latents, shape, and the fingerprint of the model that it belongs to.
+
+        Tuned tensors are written as their differences from the model's, in half precision.
+        """
         from safetensors.torch import save_file
 
         tensors = {"ws": self.ws.cpu().contiguous(), "shape": self.shape.cpu().contiguous()}
-        tensors |= {TUNED + name: value.detach().cpu().contiguous() for name, value in self.tuned.items()}
+        own = self.base.state_dict() if self.tuned else {}
+        for name, value in self.tuned.items():
+            tensors[TUNED + name] = (value.detach().to(own[name]) - own[name]).half().cpu().contiguous()
         header = {
             "format": FORMAT,
             "name": self.name,
@@ -262,7 +267,10 @@ class Avatar:
                 f"{path} belongs to another model: it was made with weights {str(header.get('model'))[:12]} (head "
                 f"'{header.get('head')}', {header.get('resolution')}² pictures), and this model's are {own[:12]}"
             )
-        tuned = {name.removeprefix(TUNED): value for name, value in tensors.items() if name.startswith(TUNED)}
+        differences = {name.removeprefix(TUNED): v for name, v in tensors.items() if name.startswith(TUNED)}
+        weights = model.state_dict() if differences else {}
+        check_tuned(differences, weights)
+        tuned = {name: weights[name] + change.to(weights[name]) for name, change in differences.items()}
         name = str(header.get("name", path.stem))
         return Avatar(model, tensors["ws"], tensors["shape"], tuned=tuned, name=name, dtype=dtype)
 
@@ -345,11 +353,7 @@ def morph(
 
 def with_tensors(model: Generator, tuned: dict[str, Tensor]) -> Generator:
     """A copy of ``model`` with some tensors replaced; the others are shared."""
-    own = model.state_dict()
-    for name, value in tuned.items():
-        if name not in own or own[name].shape != value.shape:
-            found = "has no such tensor" if name not in own else f"has {tuple(own[name].shape)} there"
-            raise InputError(f"the avatar changes '{name}' {tuple(value.shape)}, but the model {found}")
+    check_tuned(tuned, model.state_dict())
     shared = {id(value): value for value in (*model.parameters(), *model.buffers())}
     changed = copy.deepcopy(model, memo=dict(shared))  # copies the modules, not the tensors
     for name, value in tuned.items():
@@ -359,6 +363,14 @@ def with_tensors(model: Generator, tuned: dict[str, Tensor]) -> Generator:
         new = value.to(old)
         setattr(module, leaf, torch.nn.Parameter(new, False) if isinstance(old, torch.nn.Parameter) else new)
     return changed
+
+
+def check_tuned(tuned: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Raise :class:`InputError` unless the model has a tensor of that name and shape for each of ``tuned``."""
+    for name, value in tuned.items():
+        if name not in own or own[name].shape != value.shape:
+            found = "has no such tensor" if name not in own else f"has {tuple(own[name].shape)} there"
+            raise InputError(f"the avatar changes '{name}' {tuple(value.shape)}, but the model {found}")
 
 
 def fingerprint(model: Generator) -> str:

@@ -107,6 +107,7 @@ class Inversion:
         cameras, params: of each photo (N,), refined if that was asked for
         curves: stage → the loss of every step
         pivot_psnr, psnr: mean over photos in dB, before and after tuning
+        names: of the photos, where they came from files
     """
 
     avatar: Avatar
@@ -118,6 +119,7 @@ class Inversion:
     curves: dict[str, list[float]]
     pivot_psnr: float
     psnr: float
+    names: list[str] = field(default_factory=list)
 
 
 def invert(
@@ -303,7 +305,7 @@ class _Task:
             index = step % len(self.photos)
             picture = self.picture(ws, index, state.pose)
             total = self.loss(picture, self.targets[index])
-            best[index] = psnr(picture, self.photos[index, None])
+            best[index] = psnr(picture.detach(), self.photos[index, None])
             if anchors and step % s.anchor_every == 0:
                 label, vertices, landmarks, target = anchors[step // s.anchor_every % len(anchors)]
                 again = self.model.synthesis(ws, label, vertices, landmarks).image
