@@ -13,6 +13,7 @@ from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
 from next3d.geometry.rotations import axis_angle_from_matrix, rotation_angle
 from next3d.heads import HeadModel, HeadParams, load_head
+from next3d.tracking.correspondence import IBUG_FROM_MEDIAPIPE
 from next3d.tracking.fit import SIZE, FaceFitter, block
 from next3d.tracking.gaze import GazeFitter
 from next3d.tracking.least_squares import jacobian
@@ -75,6 +76,35 @@ def test_known_heads_are_found_again(head: HeadModel) -> None:
     assert residual.median() < 1.2
     converged = (turn < 5) & (shift < 0.1) & (residual < 2.0)
     assert converged.float().mean() >= 0.95
+
+
+@pytest.mark.slow
+def test_a_head_that_knows_only_the_ibug_landmarks_is_fitted_too(head: HeadModel) -> None:
+    """FLAME without a MediaPipe embedding: 51 landmarks and two iris centres."""
+    arrays = {name: value for name, value in head.arrays().items() if not name.startswith("mediapipe")}
+    flame = HeadModel.from_arrays(arrays, name="flame2020")  # named directions would be the built-in head's
+    params, camera = random_heads(head, 200)
+    mesh = flame(params)
+    points = torch.zeros(200, 478, 2)
+    points[:, list(IBUG_FROM_MEDIAPIPE)] = camera.project(world_from_head(mesh.landmarks[:, 17:]))[0]
+    irises = camera.project(world_from_head(mesh.irises))[0]
+    points[:, 473:478], points[:, 468:473] = irises[:, :1], irises[:, 1:]
+    points = points + torch.randn(points.shape, generator=torch.Generator().manual_seed(1)) / 512
+    fitter = FaceFitter(flame, expression_deviation=0.35)
+    parts = [fitter.fit(points[i : i + 50]) for i in range(0, 200, 50)]
+    found = Camera.from_label(torch.cat([p.camera.label for p in parts]))
+    fitted = HeadParams.cat([p.params for p in parts])
+    eyes = GazeFitter(flame).fit(points, fitted, found)
+    turn = rotation_angle(found.cam2world[:, :3, :3], camera.cam2world[:, :3, :3]) * 180 / math.pi
+    place = found.world2cam[:, :3, 3], camera.world2cam[:, :3, 3]
+    open_eyes = params.expression[:, :2].amax(1) < 0.3
+    gaze = (eyes - params.eyes)[open_eyes][:, [0, 1, 3, 4]].abs().amax(1) * 180 / math.pi
+    assert turn.median() < 1.5
+    assert ((place[0] - place[1]).norm(dim=1) / place[1].norm(dim=1)).median() < 0.02
+    assert ((fitted.jaw - params.jaw)[:, 0].abs() * 180 / math.pi).median() < 2.0
+    assert gaze.median() < 4.0
+    assert (torch.cat([p.residual for p in parts]) * 512).median() < 1.2
+    assert ((turn < 8).float().mean()) >= 0.95
 
 
 def test_derivatives_agree_with_forward_mode(head: HeadModel) -> None:

@@ -69,7 +69,8 @@ def find_correspondence(head: HeadModel) -> Correspondence:
     else:
         indices = torch.tensor(IBUG_FROM_MEDIAPIPE)
         faces, barycentric = head.landmark_faces[17:], head.landmark_barycentric[17:]
-        trust = trust * (LANDMARKS / len(indices)) ** 0.5
+        # So few points must all tell the pose: none weighs less, and each stands for its neighbours.
+        trust = torch.full((LANDMARKS,), (LANDMARKS / len(indices)) ** 0.5)
     normals = vertex_normals(head(HeadParams()).vertices, head.faces)[0]
     corners = normals[head.faces[faces]]  # (P, 3, 3)
     normals = torch.nn.functional.normalize((corners * barycentric[..., None]).sum(1), dim=-1)
