@@ -24,8 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/next3d demo --out out/demo
 
+# One process per core, each with one thread, is quicker than one process with many.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check src tests
