@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_run import HEAD, noise, tiny_config, trainer
 
 from next3d.training.adversarial import AdversarialStage
 from next3d.training.warm_start import take
+from training_run import HEAD, noise, tiny_config, trainer
 
 
 def stage_of(run) -> AdversarialStage:
@@ -36,9 +36,13 @@ def test_r1_lowers_the_discriminators_gradient(tmp_path: Path):
     strong = {"r1_gamma": 200.0, "r1_interval": 1, "density_weight": 0.0}
     _, _, log = trained(tmp_path, "with", 12, adversarial=strong)
     penalty = [line["discriminator/r1"] for line in log]
-    run = trainer(tiny_config(total_steps=12, checkpoint_every=12, adversarial={**strong, "r1_gamma": 1e-6}), tmp_path / "free")
+    run = trainer(
+        tiny_config(total_steps=12, checkpoint_every=12, adversarial={**strong, "r1_gamma": 1e-6}), tmp_path / "free"
+    )
     run.run()
-    free = [json.loads(line)["discriminator/r1"] for line in (tmp_path / "free" / "metrics.jsonl").read_text().splitlines()]
+    free = [
+        json.loads(line)["discriminator/r1"] for line in (tmp_path / "free" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert penalty[-1] < 0.5 * free[-1]
     _, _, without = trained(tmp_path, "without", 2, adversarial={**strong, "r1_gamma": 0.0})
     assert all("discriminator/r1" not in line for line in without)
@@ -136,7 +140,9 @@ def test_average_follows_the_generator(tmp_path: Path):
 
 
 def test_ray_resolution_can_grow(tmp_path: Path):
-    run = trainer(tiny_config(adversarial={"ray_resolution_start": 8, "ray_resolution_fade_images": 8}), tmp_path / "run")
+    run = trainer(
+        tiny_config(adversarial={"ray_resolution_start": 8, "ray_resolution_fade_images": 8}), tmp_path / "run"
+    )
     stage = stage_of(run)
     assert (stage._ray_resolution(0), stage._ray_resolution(8)) == (8, 16)
     run.one_step()

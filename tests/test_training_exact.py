@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_run import HEAD, noise, tiny_config, trainer
 
 from next3d.errors import InputError
 from next3d.training import checkpoints
 from next3d.training.config import TrainingConfig
 from next3d.training.trainer import Diverged, Trainer
+from training_run import HEAD, noise, tiny_config, trainer
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ def test_nan_stops_with_the_batch_saved(tmp_path: Path):
     run.one_step()
     with torch.no_grad():
         run.stage.generator.volume.decoder[0].weight.fill_(torch.nan)
-    with pytest.raises(Diverged, match="step 1 .seed 0.*generator/loss"):
+    with pytest.raises(Diverged, match=r"step 1 .seed 0.*generator/loss"):
         run.one_step()
     run.folder.close()
     failure = tmp_path / "run" / "failure-step-00000001-rank-0"
@@ -199,7 +199,7 @@ def test_wrong_datasets_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="empty"):
         Trainer(config, data, HEAD, tmp_path / "run")
     larger = tiny_config(generator={"superres": dataclasses.replace(config.generator.superres, resolution=64)})
-    with pytest.raises(InputError, match="32².*64²"):
+    with pytest.raises(InputError, match=r"32².*64²"):
         Trainer(larger, noise(config), HEAD, tmp_path / "run")
     with pytest.raises(InputError, match="latent"):
         Trainer(tiny_config(stage="reconstruct"), noise(config), HEAD, tmp_path / "run")

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from data_samples import tiny_head
 from torch import nn
 
+from data_samples import tiny_head
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
 from next3d.heads import HeadParams

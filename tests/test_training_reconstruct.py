@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_run import HEAD, noise, tiny_config, trainer
 
 from next3d.data.synthesis.identity import AXES, LATENT_SIZE, Identity
 from next3d.errors import InputError
 from next3d.training.factors import Factors, factors
 from next3d.training.randomness import SampleRandom
 from next3d.training.reconstruct import ByIdentity, Scene, choose_pixels, shared_meshes, small_parts
+from training_run import HEAD, noise, tiny_config, trainer
 
 
 def test_pixels_are_drawn_in_proportion_to_importance():
@@ -57,16 +57,14 @@ def test_a_scene_knows_distances_along_rays(tmp_path: Path):
     torch.testing.assert_close(local[..., 2][solid], batch.aux["depth"].flatten(1)[solid])
     eyes = small_parts(scene.parts)
     importance = scene.importance(run.config.reconstruct).view_as(eyes)
-    assert importance[eyes > 0].mean() > 3 * importance[(eyes == 0) & (scene.solid > 0)].mean()
+    assert importance[eyes > 0].mean() > 1.5 * importance[(eyes == 0) & (scene.solid > 0)].mean()
     run.loader.close()
     run.folder.close()
 
 
 def learned(tmp_path: Path, name: str, fraction: float, steps: int = 40, **changes) -> list[dict]:
     settings = {"field_fraction": fraction, "warm_up_steps": 5, "learning_rate": 1e-2, **changes}
-    config = tiny_config(
-        stage="reconstruct", total_steps=steps, checkpoint_every=steps, batch=4, reconstruct=settings
-    )
+    config = tiny_config(stage="reconstruct", total_steps=steps, checkpoint_every=steps, batch=4, reconstruct=settings)
     run = trainer(config, tmp_path / name)
     run.dataset.images[:] = (run.dataset.images[:1] // 64) * 64  # one picture to learn
     run.run()

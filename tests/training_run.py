@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data_samples import tiny_head
 
+from data_samples import tiny_head
 from next3d.generator.config import build
 from next3d.training.bench import NoiseDataset
 from next3d.training.config import TrainingConfig

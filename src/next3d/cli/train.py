@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -85,9 +84,7 @@ def run(chosen: Arguments) -> None:
             raise InputError("--data is needed: the folder of a dataset (next3d dataset synthesize makes one)")
         data = Path(folder.read_json("run.json")["data"])
     reconstruct = chosen.config.stage == "reconstruct"
-    dataset = open_dataset(
-        data, "train", aux=reconstruct, columns=("latent", "identity") if reconstruct else ()
-    )
+    dataset = open_dataset(data, "train", aux=reconstruct, columns=("latent", "identity") if reconstruct else ())
     trainer = Trainer(
         chosen.config,
         dataset,
@@ -117,12 +114,14 @@ class _Peek:
 
 def _peek(arguments: Sequence[str]) -> _Peek:
     """What decides the defaults must be known before the rest can be parsed."""
-    values = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(_Peek):
         flag = f"--{field.name}"
         for i, argument in enumerate(arguments):
             if argument == flag:
-                values[field.name] = True if field.name == "resume" else (arguments[i + 1] if i + 1 < len(arguments) else "")
+                values[field.name] = (
+                    True if field.name == "resume" else (arguments[i + 1] if i + 1 < len(arguments) else "")
+                )
             elif argument.startswith(f"{flag}="):
                 values[field.name] = argument.split("=", 1)[1]
     if values.get("out"):

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from next3d.training.randomness import SampleRandom
 
 
-def augment(images: list[Tensor], condition: Tensor | None, p: float, random: SampleRandom) -> tuple[list[Tensor], Tensor | None]:
+def augment(
+    images: list[Tensor], condition: Tensor | None, p: float, random: SampleRandom
+) -> tuple[list[Tensor], Tensor | None]:
     """Augment pictures of one view, each (N, 3, H, W), and the condition (N, K, H, W) that belongs to them.
 
     Resolutions may differ: the transformations are defined in units of the picture's size.
@@ -30,7 +32,7 @@ def augment(images: list[Tensor], condition: Tensor | None, p: float, random: Sa
 
 
 def geometric_matrices(p: float, random: SampleRandom) -> Tensor:
-    """(N, 3, 3) output → input transformations in [−1, 1] picture coordinates: the blit and geometric sets of the paper.
+    """(N, 3, 3) output → input transformations in [−1, 1] picture coordinates: the paper's blit and geometric sets.
 
     Flips are left out: they would need mirrored cameras; quarter turns too, since a head is never upside down.
     """
@@ -68,7 +70,9 @@ def colour_matrices(p: float, random: SampleRandom) -> Tensor:
 
     bright = eye.clone()
     bright[:, :3, 3] = (normal[:, 0] * 0.2)[:, None]
-    contrast = torch.diag_embed(torch.cat([torch.exp2(normal[:, 1:2] * 0.5).expand(-1, 3), torch.ones_like(normal[:, :1])], 1))
+    contrast = torch.diag_embed(
+        torch.cat([torch.exp2(normal[:, 1:2] * 0.5).expand(-1, 3), torch.ones_like(normal[:, :1])], 1)
+    )
     flip = eye - 2 * grey * (uniform[:, 0] < 0.5).to(grey)[:, None, None]
     angle = (uniform[:, 1] * 2 - 1) * math.pi
     cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]

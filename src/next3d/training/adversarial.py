@@ -51,10 +51,15 @@ class AdversarialStage(Stage):
         if d.synthetic_rendering:
             template = template_of(self.head)
             coordinates = config.adversarial.synthetic_rendering
-            self.correspondence = CorrespondenceImage(head.topology, template, d.resolution, coordinates).to(self.device)
+            self.correspondence = CorrespondenceImage(head.topology, template, d.resolution, coordinates).to(
+                self.device
+            )
         self.cameras = pose_pool(dataset).to(self.device)
         o, a = config.optimizer, config.adversarial
-        intervals = {"generator": a.density_interval if a.density_weight else 0, "discriminator": a.r1_interval if a.r1_gamma else 0}
+        intervals = {
+            "generator": a.density_interval if a.density_weight else 0,
+            "discriminator": a.r1_interval if a.r1_gamma else 0,
+        }
         rates = {"generator": o.generator_learning_rate, "discriminator": o.discriminator_learning_rate}
         for name, module in (("generator", self.generator), ("discriminator", self.discriminator)):
             rate, betas = schedules.lazy(rates[name], (o.beta1, o.beta2), intervals[name])
@@ -128,8 +133,12 @@ class AdversarialStage(Stage):
         self.apply(self.optimizers["generator_optimizer"], self.generator.parameters())
         return total
 
-    def _update_discriminator(self, scene: Scene, rendering: Tensor | None, step: int, images: int) -> dict[str, Tensor]:
-        metrics = {f"discriminator/{name}": torch.zeros((), device=self.device) for name in ("loss", "real_sign", "fake_sign")}
+    def _update_discriminator(
+        self, scene: Scene, rendering: Tensor | None, step: int, images: int
+    ) -> dict[str, Tensor]:
+        metrics = {
+            f"discriminator/{name}": torch.zeros((), device=self.device) for name in ("loss", "real_sign", "fake_sign")
+        }
         for places, share in self._shares(scene):
             draw = self.random("discriminator", step, places)
             with self.fabric.autocast():
@@ -256,7 +265,7 @@ class AdversarialStage(Stage):
     # ---- samples and state ----
 
     def samples(self) -> Tensor:
-        return grids.control_grid(self.ema.module, self.head, self.config.seed)
+        return grids.control_grid(self.average, self.head, self.config.seed)
 
     def state(self) -> dict[str, Any]:
         return {"augment_p": self.augment_p, "signs": self._signs}

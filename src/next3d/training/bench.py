@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from next3d.bench import peak_memory
 from next3d.data.dataset import PictureDataset, Sample, pack_numbers
 from next3d.data.format import PARTS, Info
 from next3d.errors import InputError
@@ -26,7 +25,9 @@ from next3d.training.trainer import Trainer
 class NoiseDataset(PictureDataset):
     """Random pictures with random labels, in memory: what a benchmark or a test trains on."""
 
-    def __init__(self, count: int, resolution: int, head: str = "builtin", *, latent: int = 0, views: int = 1, seed: int = 0):
+    def __init__(
+        self, count: int, resolution: int, head: str = "builtin", *, latent: int = 0, views: int = 1, seed: int = 0
+    ):
         super().__init__("(noise)", Info(resolution, head, count), aux=False)
         random = np.random.default_rng(seed)
         self.images = torch.from_numpy(random.integers(0, 256, (count, 3, resolution, resolution), np.uint8))
@@ -72,7 +73,11 @@ def measure(config: TrainingConfig, steps: int = 16, warm_up: int = 2) -> dict[s
     count = max(2 * config.batch, 64)
     views = config.reconstruct.views
     data = NoiseDataset(
-        count, resolution, config.generator.head, latent=config.generator.mapping.z_dim if reconstruct else 0, views=views
+        count,
+        resolution,
+        config.generator.head,
+        latent=config.generator.mapping.z_dim if reconstruct else 0,
+        views=views,
     )
     config = dataclasses.replace(config, total_steps=max(config.total_steps, steps + warm_up))
     with tempfile.TemporaryDirectory() as folder:
@@ -88,14 +93,10 @@ def measure(config: TrainingConfig, steps: int = 16, warm_up: int = 2) -> dict[s
         phases = trainer.clock.take()
         trainer.loader.close()
         trainer.folder.close()
-        cuda = trainer.fabric.device.type == "cuda"
-    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    result = {
-        "images_per_second": steps * config.batch / seconds,
-        "seconds_per_step": seconds / steps,
-        "peak_memory_mib": peak / 2**20,
-    }
+        peak = peak_memory(trainer.fabric.device)
+    result = {"images_per_second": steps * config.batch / seconds, "seconds_per_step": seconds / steps}
+    if peak is not None:
+        result["peak_memory_mib"] = peak * 1024
     for name, spent in sorted(phases.items(), key=lambda item: -item[1]):
         result[f"share_{name}"] = spent / seconds
     return result
@@ -103,9 +104,10 @@ def measure(config: TrainingConfig, steps: int = 16, warm_up: int = 2) -> dict[s
 
 def table(result: Mapping[str, float]) -> str:
     """The figures of :func:`measure` as lines to print."""
+    memory = f"{result['peak_memory_mib']:.0f} MiB" if "peak_memory_mib" in result else "unknown"
     lines = [
         f"{result['images_per_second']:.2f} images a second, {result['seconds_per_step'] * 1e3:.0f} ms a step, "
-        f"peak memory {result['peak_memory_mib']:.0f} MiB",
+        f"peak memory {memory}",
         f"{'phase':<20}{'ms a step':>10}{'share':>8}",
     ]
     for name, value in result.items():

@@ -72,7 +72,7 @@ class WrongVersion(InputError):
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest sound checkpoint, or None if there is none; a damaged one is named on standard error and passed over."""
+    """The newest sound checkpoint, or None if there is none; a damaged one is named and passed over."""
     paths = available(folder)
     for path in reversed(paths):
         try:
@@ -101,7 +101,9 @@ def load_module(prefix: str, module: nn.Module, tensors: dict[str, Tensor]) -> N
     missing, extra = sorted(expected.keys() - own.keys()), sorted(own.keys() - expected.keys())
     shapes = [name for name in expected.keys() & own.keys() if expected[name].shape != own[name].shape]
     if missing or extra or shapes:
-        problem = f"missing {missing[:3]}" if missing else f"unknown {extra[:3]}" if extra else f"other shapes {shapes[:3]}"
+        problem = (
+            f"missing {missing[:3]}" if missing else f"unknown {extra[:3]}" if extra else f"other shapes {shapes[:3]}"
+        )
         raise InputError(f"the checkpoint's {prefix} does not fit the configured network: {problem}")
     module.load_state_dict(own)
 

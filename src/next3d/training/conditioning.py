@@ -1,4 +1,4 @@
-"""The synthetic rendering that the discriminator sees beside the pictures (paper, §3.5): where each pixel lies on the head."""
+"""The synthetic rendering that the discriminator sees beside pictures (paper, §3.5): each pixel's place on the head."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class CorrespondenceImage(nn.Module):
         coordinates: "template", or "uv" for (u, v, 1).
     """
 
+    faces: Tensor
     colours: Tensor
     colour_faces: Tensor
 

@@ -1,4 +1,4 @@
-"""Everything that a training run can be told, as one typed, frozen tree; each constant stands here once, with its source.
+"""Everything that a training run can be told: one typed, frozen tree; each constant stands here once, with its source.
 
 Sources: "paper" is Next3D (Sun et al. 2023); "released" the recipe of the released Next3D code; "EG3D" (Chan et al.
 2022), "StyleGAN2" (Karras et al. 2020) and "ADA" (Karras et al. 2020) the methods it builds on; "ours" was chosen here.
@@ -53,7 +53,7 @@ class AdversarialConfig:
     blur_fade_images: int = 200_000
     """Images over which the blur fades to nothing. Source: released (EG3D)."""
     swap_probability_start: float = 1.0
-    """Probability that the generator is conditioned on another picture's camera, at the start. Source: released (EG3D)."""
+    """Probability that the generator is told another picture's camera, at the start. Source: released (EG3D)."""
     swap_probability: float = 0.5
     """The same after the fade. Source: released (EG3D)."""
     swap_fade_images: int = 1_000_000
@@ -61,7 +61,7 @@ class AdversarialConfig:
     synthetic_rendering: Literal["template", "uv"] = "template"
     """What colours the synthetic rendering, if the discriminator takes one: template coordinates (paper §3.5) or UV."""
     ray_resolution_start: int = 0
-    """Resolution of the ray image at the start; 0 = the generator's own throughout (paper, B). Source: EG3D's option."""
+    """Resolution of the ray image at the start; 0 = the generator's own throughout (paper, B). Source: EG3D option."""
     ray_resolution_fade_images: int = 1_000_000
     """Images over which the ray image grows to the generator's resolution. Source: EG3D."""
 
@@ -123,7 +123,7 @@ class ReconstructConfig:
     edge_bias: float = 6.0
     """How much likelier a pixel is drawn per unit of brightness difference to its neighbours."""
     surface_depth: float = 0.02
-    """Thickness, in world units, of the layer behind the true surface that must be opaque and have the picture's colour."""
+    """Thickness, in world units, of the layer behind the surface that must be opaque and have the picture's colour."""
     free_margin: float = 0.006
     """Distance before the true surface, in world units, up to which space must be empty."""
     colour_weight: float = 1.0

@@ -17,7 +17,8 @@ class EMA:
     @torch.no_grad()
     def update(self, module: nn.Module, decay: float) -> None:
         """average ← decay · average + (1 − decay) · weights."""
-        averages, weights = list(self.module.parameters()), [p.detach() for p in module.parameters()]
+        averages = [p.detach() for p in self.module.parameters()]
+        weights = [p.detach() for p in module.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for average, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(buffer)

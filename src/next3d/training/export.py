@@ -48,11 +48,15 @@ def export(run: str | Path, folder: str | Path, *, half: bool = True) -> Path:
     return folder
 
 
-def model_card(config: Any, facts: dict[str, Any], launches: list[dict[str, Any]], state: dict[str, Any], model: torch.nn.Module) -> str:
+def model_card(
+    config: Any, facts: dict[str, Any], launches: list[dict[str, Any]], state: dict[str, Any], model: torch.nn.Module
+) -> str:
     """What is known about a run, in the form that the Hugging Face hub shows; to be completed by who publishes it."""
     machine = launches[-1]
     seconds = state.get("seconds", 0.0)
-    hardware = ", ".join(machine["gpus"]) or f"{machine['cores']} cores ({machine['processor']}), {machine['threads']} threads"
+    hardware = (
+        ", ".join(machine["gpus"]) or f"{machine['cores']} cores ({machine['processor']}), {machine['threads']} threads"
+    )
     size = sum(p.numel() for p in model.parameters()) / 1e6
     rows = {
         "data": json.dumps(facts.get("dataset", {"folder": facts.get("data")})),

@@ -1,8 +1,8 @@
 """Help for the mapping network: let w say, linearly, what the factory reads off a latent.
 
-A latent's axes choose a hair style by its quantile, a colour by its hue, and so on: curves and steps that every style of
-every network would otherwise have to learn through one small mapping, which is the bottleneck of the warm start. What a
-latent means is known without drawing a picture, so the mapping can learn it beside, from any number of latents.
+A latent's axes choose a hair style by its quantile, a colour by its hue, and so on: curves and steps that every style
+of every network would otherwise have to learn through one small mapping, which is the bottleneck of the warm start.
+What a latent means is known without drawing a picture, so the mapping can learn it beside, from any number of latents.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ CHOICES = {
     "background": BACKGROUNDS,
 }
 COLOURS = ("skin", "lips", "iris", "hair_colour", "brow_colour")
-HUES = tuple(i for i, name in enumerate(AXES) if "hue" in name or name.endswith(("_colour", "_dye", "_tint", "earrings")))
+HUES = tuple(
+    i for i, name in enumerate(AXES) if "hue" in name or name.endswith(("_colour", "_dye", "_tint", "earrings"))
+)
 WAVES = 3  # frequencies in which a hue is told
 POOL = 8192  # latents whose factors are computed beforehand
 

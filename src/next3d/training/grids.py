@@ -24,15 +24,22 @@ def controls(head: HeadModel) -> list[tuple[HeadParams, Camera]]:
         (HeadParams(), frontal),
         (HeadParams(), Camera.orbit(TURN)),
         (HeadParams(), Camera.orbit(-TURN)),
-        (HeadParams(jaw=(math.radians(22), 0, 0)), frontal),
+        (HeadParams(jaw=torch.tensor([math.radians(22), 0, 0])), frontal),
         (head.from_arkit(smile), frontal),
         (head.from_arkit(blink), frontal),
-        (HeadParams(eyes=(0, aside, 0, 0, aside, 0)), frontal),
+        (HeadParams(eyes=torch.tensor([0, aside, 0, 0, aside, 0])), frontal),
     ]
 
 
 @torch.no_grad()
-def control_grid(model: Generator, head: HeadModel, seed: int, rows: int = 6, latents: Tensor | None = None, shapes: Tensor | None = None) -> Tensor:
+def control_grid(
+    model: Generator,
+    head: HeadModel,
+    seed: int,
+    rows: int = 6,
+    latents: Tensor | None = None,
+    shapes: Tensor | None = None,
+) -> Tensor:
     """A grid (3, rows·R, 7·R) in [−1, 1]: one identity a row, one control a column.
 
     Args:

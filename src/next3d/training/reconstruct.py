@@ -26,6 +26,7 @@ from next3d.generator.volume import rays
 from next3d.geometry.cameras import Camera
 from next3d.heads import HeadModel
 from next3d.nn.style import map_styles
+from next3d.nn.stylegan2 import SynthesisBlock
 from next3d.training import grids, losses, schedules
 from next3d.training.clock import Clock
 from next3d.training.config import TrainingConfig
@@ -47,6 +48,7 @@ class ReconstructStage(Stage):
             self.generator.texture_planes.alignment.requires_grad_(False)  # the factory's meshes are exact
         with torch.no_grad():  # the super-resolution starts by merely enlarging the rays' picture
             for block in self.generator.superres.blocks:
+                assert isinstance(block, SynthesisBlock)
                 block.to_picture.weight.zero_()
         self.ema.module.load_state_dict(self.generator.state_dict())
         c = config.reconstruct
@@ -60,7 +62,9 @@ class ReconstructStage(Stage):
             self.extra_modules["factors"] = self.factors
             groups.append({"params": list(self.factors.parameters()), "relative": 1.0})
         o = config.optimizer
-        self.optimizers["generator_optimizer"] = torch.optim.Adam(groups, c.learning_rate, (c.beta1, o.beta2), o.epsilon)
+        self.optimizers["generator_optimizer"] = torch.optim.Adam(
+            groups, c.learning_rate, (c.beta1, o.beta2), o.epsilon
+        )
         self.held_out = held_out(dataset, HELD_OUT)
 
     def dataset(self, dataset: PictureDataset) -> PictureDataset:
@@ -84,7 +88,9 @@ class ReconstructStage(Stage):
             with self.fabric.autocast(), self.clock("planes"):
                 ws = self.generator.mapping(share.row["latent"].float()[:: c.views])
                 identity = self.generator.identity(ws)
-                planes = self.generator.planes(spread(identity, scene.meshes // len(ws)), scene.vertices, scene.landmarks)
+                planes = self.generator.planes(
+                    spread(identity, scene.meshes // len(ws)), scene.vertices, scene.landmarks
+                )
             with self.fabric.autocast(), self.clock("points"):
                 terms = self.point_terms(planes, scene, draw, c.picture_pixels if pictures else c.pixels)
             if pictures:
@@ -183,7 +189,7 @@ class ReconstructStage(Stage):
     @torch.no_grad()
     def samples(self) -> Tensor:
         """Held-out truth and prediction in turn, then the controls of unseen identities."""
-        model = self.ema.module
+        model = self.average
         lines, columns = [], HELD_OUT // 2
         for first in range(0, HELD_OUT, columns):
             batch = self.held_out[first // columns].to(self.device)
@@ -193,7 +199,9 @@ class ReconstructStage(Stage):
             lines += [grids.stack(batch.normalized, columns), grids.stack(out.image.float().clamp(-1, 1), columns)]
         truth = torch.cat(lines, 1).cpu()
         batch = self.held_out[0]
-        table = grids.control_grid(model, self.head, self.config.seed, 4, batch.row["latent"][:4].float(), batch.params.shape[:4])
+        table = grids.control_grid(
+            model, self.head, self.config.seed, 4, batch.row["latent"][:4].float(), batch.params.shape[:4]
+        )
         table = F.pad(table, (0, max(0, truth.shape[2] - table.shape[2])), value=1.0)
         truth = F.pad(truth, (0, max(0, table.shape[2] - truth.shape[2])), value=1.0)
         return torch.cat([truth, table], 1)
@@ -278,7 +286,7 @@ def small_parts(parts: Tensor) -> Tensor:
 
 
 def choose_pixels(importance: Tensor, chance: Tensor) -> Tensor:
-    """Draw pixels in proportion to importance (N, P), one in each of Q equal shares of the total; chance (N, Q) → (N, Q)."""
+    """Draw pixels in proportion to importance (N, P), one in each of Q equal shares; chance (N, Q) → (N, Q)."""
     total = importance.double().cumsum(1)
     count = chance.shape[1]
     place = (torch.arange(count, device=chance.device) + chance) / count * total[:, -1:]
@@ -286,7 +294,7 @@ def choose_pixels(importance: Tensor, chance: Tensor) -> Tensor:
 
 
 def shared_meshes(numbers: Tensor, views: int) -> int:
-    """How many neighbouring pictures have the same head parameters (N, 162), if each identity's ``views`` do so alike; else 1."""
+    """How many neighbouring pictures share their parameters (N, 162), if all identities do so alike; else 1."""
     for together in range(views, 1, -1):
         if views % together == 0:
             runs = numbers.unflatten(0, (-1, together))
@@ -300,20 +308,20 @@ def spread(identity: Identity, times: int) -> Identity:
     if times == 1:
         return identity
 
-    def rows(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.repeat_interleave(times, 0)
+    def rows(x: Tensor) -> Tensor:
+        return x.repeat_interleave(times, 0)
 
     def styles(tree: Any) -> Any:
         return None if tree is None else map_styles(lambda style: style.repeat(times), tree)
 
     return dataclasses.replace(
         identity,
-        texture=rows(identity.texture),
+        texture=None if identity.texture is None else rows(identity.texture),
         static=None if identity.static is None else tuple(rows(p) for p in identity.static),
         mouth=styles(identity.mouth),
         blending=styles(identity.blending),
         superres=styles(identity.superres),
-        background=rows(identity.background),
+        background=None if identity.background is None else rows(identity.background),
     )
 
 
@@ -346,7 +354,7 @@ class ByIdentity:
 
 
 def held_out(dataset: PictureDataset, count: int) -> list[Batch]:
-    """Two batches of pictures of the validation split, of as many identities as there are; of the dataset itself if there are none."""
+    """Two batches of pictures of the validation split, or of the dataset itself if it has none."""
     source: PictureDataset = dataset
     if isinstance(dataset, Dataset):
         try:
@@ -369,7 +377,9 @@ def check_dataset(config: TrainingConfig, dataset: PictureDataset) -> None:
             "next3d dataset synthesize --aux, and not from photos"
         )
     if config.reconstruct.factor_weight and config.generator.mapping.z_dim != LATENT_SIZE:
-        raise InputError(f"--reconstruct.factor-weight is for the factory's latents of {LATENT_SIZE} numbers: set it to 0")
+        raise InputError(
+            f"--reconstruct.factor-weight is for the factory's latents of {LATENT_SIZE} numbers: set it to 0"
+        )
     size = len(columns["latent"][0])
     if size != config.generator.mapping.z_dim:
         raise InputError(
@@ -377,4 +387,6 @@ def check_dataset(config: TrainingConfig, dataset: PictureDataset) -> None:
             f"set --generator.mapping.z-dim {size}"
         )
     if config.generator.mapping.camera_conditioning:
-        raise InputError("--stage reconstruct needs --no-generator.mapping.camera-conditioning: its latents hold no camera")
+        raise InputError(
+            "--stage reconstruct needs --no-generator.mapping.camera-conditioning: its latents hold no camera"
+        )

@@ -39,7 +39,7 @@ class RunFolder:
         self.path = Path(path)
         self.writing = writing
         self.checkpoints = self.path / "checkpoints"
-        self._board = None
+        self._board: Any = None
 
     @property
     def exists(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +71,12 @@ class Stage:
         count = len(batch) // self.config.accumulate
         return [(part(batch, k * count, count), self.places(count, k)) for k in range(self.config.accumulate)]
 
-    def apply(self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float = 0.0) -> Tensor | None:
+    def apply(
+        self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float = 0.0
+    ) -> Tensor | None:
         """Average the gradients over the processes, mend them, clip them and make the optimiser's step."""
         owners = [p for p in parameters if p.grad is not None]
-        gradients = torch.cat([p.grad.flatten() for p in owners])
+        gradients = torch.cat([p.grad.flatten() for p in owners if p.grad is not None])
         if self.fabric.world_size > 1:
             gradients = self.fabric.all_reduce(gradients, reduce_op="mean")
         bound = self.config.optimizer.gradient_bound
@@ -101,6 +103,11 @@ class Stage:
         ema = self.config.ema
         half_life = ema.half_life_images * self.config.batch / ema.half_life_batch
         self.ema.update(self.generator, ema_decay(images, self.config.batch, half_life, ema.ramp_up or None))
+
+    @property
+    def average(self) -> Generator:
+        """The averaged generator, which is sampled and exported."""
+        return cast(Generator, self.ema.module)
 
     # ---- checkpoints ----
 
@@ -129,7 +136,7 @@ class Stage:
             checkpoints.load_optimizer(name, optimizer, tensors)
 
     def warm_start(self, source: Path) -> dict[str, Any]:
-        """Take the weights of a model folder or a run where names and shapes agree; returns and prints what was taken."""
+        """Take weights of a model folder or a run where names and shapes agree; returns and prints what was taken."""
         weights = read_weights(source)
         report = {}
         for name, module in self.modules.items():

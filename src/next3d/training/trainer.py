@@ -1,4 +1,4 @@
-"""The training loop, written once for every stage: data, processes, logs, samples, checkpoints, and leaving in order."""
+"""The training loop, written once for every stage: data, processes, logs, samples, checkpoints, leaving in order."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Trainer:
         self.dataset, self.head = dataset, head
         self.step, self.images = 0, 0
         self.seconds = 0.0  # wall-clock time in all launches so far
-        self._sums: dict[str, list[float]] = {}
+        self._sums: dict[str, list[float]] = {}  # name: sum and count since the last line of the log
         self._stop: str | None = None
         taken: dict[str, Any] = {}
         saved = checkpoints.load_newest(self.folder.checkpoints) if resume else None
@@ -85,11 +85,21 @@ class Trainer:
         elif init is not None:
             taken = self.stage.warm_start(Path(init))
         self.say(
-            f"resuming at step {self.step}" if saved is not None else "no checkpoint yet: starting at step 0" if resume else None
+            f"resuming at step {self.step}"
+            if saved is not None
+            else "no checkpoint yet: starting at step 0"
+            if resume
+            else None
         )
         self.folder.prepare(
             dataclasses.asdict(config),
-            {**(description or {}), "dataset": facts_of(dataset), "init": str(init) if init else None, "taken": taken, "processes": self.world}
+            {
+                **(description or {}),
+                "dataset": facts_of(dataset),
+                "init": str(init) if init else None,
+                "taken": taken,
+                "processes": self.world,
+            }
             if saved is None
             else self.folder.read_json("run.json"),
         )
@@ -128,7 +138,12 @@ class Trainer:
                     metrics = self.one_step()
                     bar.update(config.batch)
                     if self.step % config.log_every == 0:
-                        bar.set_postfix({k: f"{v:.3g}" for k, v in list(self._write_metrics(bar.format_dict["rate"] or 0.0).items())[:4]})
+                        bar.set_postfix(
+                            {
+                                k: f"{v:.3g}"
+                                for k, v in list(self._write_metrics(bar.format_dict["rate"] or 0.0).items())[:4]
+                            }
+                        )
                     del metrics
                     if self.step % config.sample_every == 0 or self.step == config.total_steps:
                         self.save_samples()
@@ -148,8 +163,7 @@ class Trainer:
         start = time.perf_counter()
         with self.clock("data"):
             batch = next(self.loader).to(self.fabric.device)
-        metrics = self.stage.step(batch, self.step, self.images)
-        metrics = self._agree(metrics)
+        metrics = self._agree(self.stage.step(batch, self.step, self.images))
         if not all(math.isfinite(value) for value in metrics.values()):
             self._fail(batch, metrics)
         self.step += 1
@@ -164,7 +178,10 @@ class Trainer:
     def _agree(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         """Average the step's metrics over the processes, and let a signal to any of them stop all."""
         values = torch.stack(
-            [*(v.detach().double() for v in metrics.values()), torch.tensor(float(self._stop is not None)).double().to(self.fabric.device)]
+            [
+                *(v.detach().double() for v in metrics.values()),
+                torch.tensor(float(self._stop is not None)).double().to(self.fabric.device),
+            ]
         )
         if self.world > 1:
             values = self.fabric.all_reduce(values, reduce_op="mean")
@@ -183,7 +200,12 @@ class Trainer:
             tensors = {"image": batch.image, "numbers": batch.numbers, "index": batch.index}
             tensors |= {f"row.{k}": v for k, v in batch.row.items() if isinstance(v, Tensor)}
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / "batch.safetensors")
-            record = {"step": self.step, "seed": self.config.seed, "first_sample": self.images, "metrics": {k: repr(v) for k, v in metrics.items()}}
+            record = {
+                "step": self.step,
+                "seed": self.config.seed,
+                "first_sample": self.images,
+                "metrics": {k: repr(v) for k, v in metrics.items()},
+            }
             (folder / "failure.json").write_text(json.dumps(record, indent=2))
         bad = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
         raise Diverged(
@@ -196,7 +218,9 @@ class Trainer:
         self._sums = {}
         self.folder.log("metrics", self.step, {"images": self.images, **values})
         seconds = self.clock.take()
-        self.folder.log("timing", self.step, {"images_per_second": rate, **{f"seconds_{k}": v for k, v in seconds.items()}})
+        self.folder.log(
+            "timing", self.step, {"images_per_second": rate, **{f"seconds_{k}": v for k, v in seconds.items()}}
+        )
         return values
 
     def save_samples(self) -> None:
@@ -213,14 +237,17 @@ class Trainer:
             tensors = {**self.stage.tensors(), "random.torch": torch.get_rng_state()}
             if torch.cuda.is_available():
                 tensors["random.cuda"] = torch.cuda.get_rng_state()
-            version, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+            kind, words, position, has_gauss, gauss = np.random.get_state()  # type: ignore[misc]  # noqa: NPY002
             state = {
                 "images": self.images,
                 "seconds": self.seconds,
                 "sums": self._sums,
                 "stage": self.config.stage,
                 "stage_state": self.stage.state(),
-                "random": {"python": random.getstate(), "numpy": [version, words.tolist(), position, has_gauss, gauss]},
+                "random": {
+                    "python": random.getstate(),
+                    "numpy": [kind, np.asarray(words).tolist(), position, has_gauss, gauss],
+                },
             }
             checkpoints.save(self.folder.checkpoints, self.step, tensors, state, self.config.keep_checkpoints)
         self.fabric.barrier()
@@ -228,8 +255,8 @@ class Trainer:
     def _restore(self, saved: checkpoints.Checkpoint) -> None:
         if saved.state["stage"] != self.config.stage:
             raise InputError(
-                f"{saved.path} belongs to the stage '{saved.state['stage']}': start the stage '{self.config.stage}' in another "
-                f"folder with --init {self.folder.path}"
+                f"{saved.path} belongs to the stage '{saved.state['stage']}': start the stage '{self.config.stage}' "
+                f"in another folder with --init {self.folder.path}"
             )
         self.step, self.images, self.seconds = (saved.state[name] for name in ("step", "images", "seconds"))
         self._sums = saved.state["sums"]
@@ -307,10 +334,21 @@ def check(config: TrainingConfig, dataset: PictureDataset, head: HeadModel) -> N
         )
     if dataset.info.head != head.name or config.generator.head != head.name:
         raise InputError(
-            f"{dataset.path} was made with the head '{dataset.info.head}', the generator is for '{config.generator.head}' and the "
-            f"loaded head is '{head.name}': all three must be the same"
+            f"{dataset.path} was made with the head '{dataset.info.head}', the generator is for "
+            f"'{config.generator.head}' and the loaded head is '{head.name}': all three must be the same"
         )
-    positive = {name: getattr(config, name) for name in ("batch", "accumulate", "total_steps", "checkpoint_every", "sample_every", "log_every", "keep_checkpoints")}
+    positive = {
+        name: getattr(config, name)
+        for name in (
+            "batch",
+            "accumulate",
+            "total_steps",
+            "checkpoint_every",
+            "sample_every",
+            "log_every",
+            "keep_checkpoints",
+        )
+    }
     for name, value in positive.items():
         if value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -340,8 +378,8 @@ def check_batch(config: TrainingConfig, world: int) -> None:
         group = config.discriminator.minibatch_group
         if group and share % group:
             raise InputError(
-                f"{share} pictures per process and round cannot be cut into the discriminator's minibatch groups of {group}: "
-                f"choose a larger --batch or a smaller --discriminator.minibatch-group"
+                f"{share} pictures per process and round cannot be cut into the discriminator's minibatch groups "
+                f"of {group}: choose a larger --batch or a smaller --discriminator.minibatch-group"
             )
     elif share % config.reconstruct.views:
         raise InputError(

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from next3d.errors import InputError
 from next3d.training import checkpoints
 
+TOPOLOGY = ("faces", "uv_faces", "uvs", "face_mask")  # buffers that belong to the head, not to what was learned
+
 
 def read_weights(source: Path) -> dict[str, dict[str, Tensor]]:
-    """Weights by network: of a run's newest checkpoint (its averaged generator, its discriminator), or of a model folder."""
+    """Weights by network: of a run's newest checkpoint (averaged generator, discriminator), or of a model folder."""
     if (source / "checkpoints").is_dir():
         saved = checkpoints.load_newest(source / "checkpoints")
         if saved is None:
@@ -41,10 +43,13 @@ def take(module: nn.Module, weights: dict[str, Tensor], name: str, show: bool) -
     Raises:
         InputError: if nothing at all agrees.
     """
-    own = module.state_dict()
+    own = {key: t for key, t in module.state_dict().items() if key.rsplit(".", 1)[-1] not in TOPOLOGY}
+    weights = {key: t for key, t in weights.items() if key.rsplit(".", 1)[-1] not in TOPOLOGY}
     fits = {key for key in own.keys() & weights.keys() if own[key].shape == weights[key].shape}
     if not fits:
-        raise InputError(f"--init: no tensor of the {name} has the name and shape of one given: another kind of network?")
+        raise InputError(
+            f"--init: no tensor of the {name} has the name and shape of one given: another kind of network?"
+        )
     with torch.no_grad():
         for key in fits:
             own[key].copy_(weights[key])
@@ -62,5 +67,8 @@ def take(module: nn.Module, weights: dict[str, Tensor], name: str, show: bool) -
             print(f"  {key:<24}{got:>5} of {total}", file=sys.stderr)
         for what, keys in (("another shape", reshaped), ("not in the source", absent), ("not used", unused)):
             if keys:
-                print(f"  {what}: {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}", file=sys.stderr)
+                print(
+                    f"  {what}: {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}",
+                    file=sys.stderr,
+                )
     return {"taken": len(fits), "of": len(own), "other_shape": reshaped, "missing": absent, "unused": unused}
