@@ -301,16 +301,16 @@ class _Task:
         anchors = self.anchors(frozen, ws) if s.anchor_every and s.weight_steps else []
         best = [float("-inf")] * len(self.photos)
 
-        def weight_loss(state: State, step: int) -> tuple[Tensor, Tensor]:
+        def weight_loss(state: State, step: int) -> tuple[Tensor, Tensor, Tensor]:
             index = step % len(self.photos)
             picture = self.picture(ws, index, state.pose)
-            total = self.loss(picture, self.targets[index])
+            total = apart = self.loss(picture, self.targets[index])
             best[index] = psnr(picture.detach(), self.photos[index, None])
             if anchors and step % s.anchor_every == 0:
                 label, vertices, landmarks, target = anchors[step // s.anchor_every % len(anchors)]
                 again = self.model.synthesis(ws, label, vertices, landmarks).image
-                total = total + s.anchor_weight * (again - target).square().mean()
-            return total, picture
+                total = apart + s.anchor_weight * (again - target).square().mean()
+            return total, apart, picture
 
         if state.stage == WEIGHTS:
             for _ in self.descend(state, tuned, s.weight_steps, weight_loss, report, path):
@@ -326,7 +326,15 @@ class _Task:
         made = self.with_model(avatar.model, ws, state.pose)
         photos = self.photos.cpu()
         result = Inversion(
-            avatar, photos, pivot, made, cameras, params, state.curves, mean_psnr(pivot, photos), mean_psnr(made, photos)
+            avatar,
+            photos,
+            pivot,
+            made,
+            cameras,
+            params,
+            state.curves,
+            mean_psnr(pivot, photos),
+            mean_psnr(made, photos),
         )
         if path is not None:
             path.unlink(missing_ok=True)
@@ -372,8 +380,8 @@ class _Task:
             report("start", number + 1, len(guesses), found / len(pictures), pictures[0])
         return best.clone()
 
-    def latent_loss(self, state: State, step: int) -> tuple[Tensor, Tensor]:
-        """Distance to one photo, plus what keeps the latent, the noise maps and the pose where they belong."""
+    def latent_loss(self, state: State, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Distance to one photo plus what keeps latent, noise maps and pose where they belong; the same; the picture."""
         s = self.settings
         index = step % len(self.photos)
         strength = s.latent_noise * max(0.0, 1 - step / (0.75 * max(s.latent_steps, 1))) ** 2
@@ -385,7 +393,7 @@ class _Task:
             total = total + s.noise_weight * sum(noise_correlation(value) for value in state.tensors.values())
         if s.refine_pose:
             total = total + s.pose_weight * state.pose[index].square().sum()
-        return total, picture
+        return total, total, picture
 
     @torch.no_grad()
     def anchors(self, model: Generator, ws: Tensor) -> list[tuple[Tensor, Tensor | None, Tensor | None, Tensor]]:
@@ -410,7 +418,10 @@ class _Task:
     def descend(
         self, state: State, wanted: dict[str, Tensor], total: int, loss: Any, report: Reporter, path: Path | None
     ) -> Iterator[int]:
-        """Adam on ``wanted`` until the steps are done or nothing is gained; yields after each step."""
+        """Adam on ``wanted`` until the steps are done or nothing is gained; yields after each step.
+
+        ``loss`` gives what is descended, what is shown of it, and the picture.
+        """
         s, stage = self.settings, state.stage
         for value in wanted.values():
             value.requires_grad_(True)
@@ -428,13 +439,13 @@ class _Task:
             while state.step < total:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * ramp(state.step / total)
-                value, picture = loss(state, state.step)
+                value, shown, picture = loss(state, state.step)
                 gradients = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
                 for tensor, gradient in zip(wanted.values(), gradients):
                     tensor.grad = torch.zeros_like(tensor) if gradient is None else gradient
                 optimizer.step()
                 state.step += 1
-                curve.append(float(value.detach()))
+                curve.append(float(shown.detach()))
                 report(stage, state.step, total, curve[-1], picture[0])
                 if path is not None and state.step % CHECKPOINT_EVERY == 0 and state.step < total:
                     self.keep(state, wanted, optimizer, path)
@@ -539,9 +550,7 @@ def moved(camera: Camera, params: HeadParams, pose: Tensor) -> tuple[Camera, Hea
     matrix = torch.cat(
         [torch.cat([matrix_from_axis_angle(turn), shift[..., None]], -1), matrix[:, 3:]], 1
     )  # in the camera's own axes
-    changed = params.replace(
-        expression=params.expression + expression, jaw=params.jaw + jaw, eyes=params.eyes + eyes
-    )
+    changed = params.replace(expression=params.expression + expression, jaw=params.jaw + jaw, eyes=params.eyes + eyes)
     return Camera(camera.cam2world @ matrix, camera.intrinsics), changed
 
 

@@ -96,7 +96,9 @@ def align_photos(
     """
     head = head_of(model)
     if head is None:
-        raise InputError("this model draws without a mesh, so that photos cannot be aligned for it; use invert() itself")
+        raise InputError(
+            "this model draws without a mesh, so that photos cannot be aligned for it; use invert() itself"
+        )
     tracker = tracker or Tracker(head)
     pictures = list(read_pictures(paths, frames))
     if not pictures:

@@ -123,8 +123,12 @@ def curves(
     draw.line([(left, top), (left, bottom), (right, bottom)], INK, scale)
     for share in range(5):
         step = round((count - 1) * share / 4)
-        draw.text((place(step, 1)[0], bottom + 5 * scale), str(step), INK, font=font, anchor="mt" if share < 4 else "rt")
-    draw.text(((left + right) / 2, height * scale - 4 * scale), f"step ({title}, log scale)", INK, font=font, anchor="mb")
+        draw.text(
+            (place(step, 1)[0], bottom + 5 * scale), str(step), INK, font=font, anchor="mt" if share < 4 else "rt"
+        )
+    draw.text(
+        ((left + right) / 2, height * scale - 4 * scale), f"step ({title}, log scale)", INK, font=font, anchor="mb"
+    )
     return np.array(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
