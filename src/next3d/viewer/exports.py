@@ -13,7 +13,7 @@ import torch
 from next3d.avatar import Avatar, surface
 from next3d.errors import InputError
 from next3d.heads.gltf import write_glb
-from next3d.io.images import decode_image
+from next3d.io.images import decode_image, write_image
 from next3d.io.video import VideoWriter
 from next3d.viewer.jobs import Cancelled, Job
 from next3d.viewer.protocol import FrameRequest, MeshRequest, VideoRequest
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from next3d.viewer.server import Viewer
 
 SURFACE = 10.0  # the density at which a head's surface lies
+PHOTO_STEPS = (200, 250)  # of the latent and of the weights: about half of what next3d invert takes
+# An inversion's stage: its share of the bar, and what people read.
+STAGES = {
+    "track": (0.01, 0.05, "aligning the face"),
+    "latent": (0.05, 0.4, "looking for the nearest head"),
+    "weights": (0.4, 1.0, "making it the person's"),
+}
 
 
 def has_package(name: str) -> bool:
@@ -94,21 +101,26 @@ def photo(viewer: Viewer, data: bytes, name: str, job: Job) -> str:
     """Fit the model to a photo; returns the new avatar's name."""
     picture = decode_image(data)
     if not photos_possible():
-        raise InputError(
-            "avatars of photos need tracking and inversion, which this installation lacks: "
-            "run  pip install 'next3d[tracking]'"
-        )
-    from next3d.editing.inversion import invert  # type: ignore[import-not-found]
+        raise InputError("avatars of photos need tracking: run  pip install 'next3d[tracking]'")
+    from next3d.editing.inversion import InversionSettings
+    from next3d.editing.photos import invert_photos
+    from next3d.editing.progress import Cancelled as Stopped
+    from next3d.editing.progress import Progress
 
-    def callback(progress: object) -> bool:
-        fraction = float(getattr(progress, "fraction", progress))  # type: ignore[arg-type]
-        try:
-            job.report(fraction, str(getattr(progress, "stage", "")))
-        except Cancelled:
-            return False
+    path = job.folder / "photo.png"
+    write_image(path, picture)  # only what was decoded goes on
+
+    def callback(progress: Progress) -> bool:
+        start, end, words = STAGES.get(progress.stage, (0.0, 1.0, progress.stage))
+        job.report(start + (end - start) * progress.step / max(progress.total, 1), words)
         return True
 
-    found = invert([picture], viewer.model, callback=callback)
-    job.check()
-    made = getattr(found, "avatar", found)
-    return viewer.identities.add(Avatar(made.base, made.ws, made.shape, tuned=made.tuned, name=name, dtype=made.dtype))
+    settings = InversionSettings(latent_steps=PHOTO_STEPS[0], weight_steps=PHOTO_STEPS[1])
+    job.report(0.01, "looking for the face")
+    try:
+        found = invert_photos([path], viewer.model, settings, callback, face="largest", name=name)
+    except Stopped:
+        raise Cancelled from None
+    finally:
+        path.unlink(missing_ok=True)
+    return viewer.identities.add(found.avatar)

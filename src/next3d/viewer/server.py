@@ -181,6 +181,12 @@ def build(viewer: Viewer, token: str | None = None) -> Any:
         """Pages connected, pictures drawn and overtaken, memory in bytes."""
         return viewer.status()
 
+    @app.get("/api/clips/{name}", tags=["state"])
+    async def clip(name: str) -> dict[str, Any]:
+        """Length and frame rate of a clip or an uploaded motion."""
+        found = await asyncio.to_thread(viewer.renderer.motion, name)
+        return {"name": name, "seconds": found.seconds, "fps": found.fps}
+
     @app.post("/api/render", tags=["pictures"], response_class=Response, responses={200: {"content": {"image/*": {}}}})
     async def render(request: FrameRequest) -> Response:
         """One picture. The header ``Server-Timing`` tells how long each stage took."""
