@@ -1,4 +1,4 @@
-"""One-shot avatars: pictures are recovered, the model stays, runs resume exactly, files go in and an avatar comes out."""
+"""One-shot avatars: pictures are recovered, the model stays, runs resume exactly, photos become avatars."""
 
 from __future__ import annotations
 

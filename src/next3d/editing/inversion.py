@@ -381,7 +381,7 @@ class _Task:
         return best.clone()
 
     def latent_loss(self, state: State, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Distance to one photo plus what keeps latent, noise maps and pose where they belong; the same; the picture."""
+        """Distance to a photo plus what keeps latent, noise and pose where they belong; the same; the picture."""
         s = self.settings
         index = step % len(self.photos)
         strength = s.latent_noise * max(0.0, 1 - step / (0.75 * max(s.latent_steps, 1))) ** 2
