@@ -120,6 +120,12 @@ def test_missing_topology_is_named(copy):
         next3d.load(copy)
 
 
+def test_a_topology_that_points_beyond_its_mesh_is_refused(copy):
+    change_tensors(copy, lambda tensors: tensors["texture_planes.uv_faces"].add_(10**6))
+    with pytest.raises(InputError, match=r"texture_planes\.uv_faces"):
+        next3d.load(copy)
+
+
 def test_names_that_are_no_model(tmp_path):
     file = tmp_path / "network.pkl"
     file.write_bytes(b"")

@@ -31,10 +31,10 @@ class MappingConfig:
     camera_conditioning: bool = True
     """show the network the camera, so that pose and looks may correlate as in the photos"""
     camera_scale: float = 1.0
+    """multiplies the camera label before it is embedded"""
     shape_latents: tuple[int, ...] = ()
     """for each of the head's 100 shape parameters the number of the latent that sets it, −1 for none, where a model was
     trained with identities whose latent says their shape (the picture factory's do); empty where it does not"""
-    """multiplies the camera label before it is embedded"""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,8 @@ class GeneratorConfig:
 def build(kind: type, values: Any, where: str) -> Any:
     """A dataclass from a dict, checking every key and type."""
     if not isinstance(values, dict):
-        raise InputError(f"the setting '{where}' must be a section with keys, got {values!r}")
+        section = where.removesuffix(".")
+        raise InputError(f"the setting '{section}' must be a section with keys, got {values!r}")
     hints = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]
     for key in values:

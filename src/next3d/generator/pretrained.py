@@ -138,7 +138,10 @@ def read_config(path: Path) -> GeneratorConfig:
         raise InputError(f"{path} is not valid JSON ({error}): copy the model again") from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise InputError(f"{path} does not describe a next3d model of format {FORMAT}")
-    return GeneratorConfig.from_dict(values)
+    try:
+        return GeneratorConfig.from_dict(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -160,6 +163,10 @@ def read_topology(tensors: dict[str, Tensor], metadata: dict[str, str], path: Pa
             f"{path} holds no mesh topology: missing {', '.join(missing) or 'vertex_count in its metadata'}"
         )
     parts = {name: tensors[TOPOLOGY + name] for name in names}
+    # Compiled loops follow these numbers without looking.
+    for name, count in (("faces", int(metadata["vertex_count"])), ("uv_faces", len(parts["uvs"]))):
+        if parts[name].numel() and not 0 <= int(parts[name].min()) <= int(parts[name].max()) < count:
+            raise InputError(f"{path} is damaged: {TOPOLOGY}{name} names points beyond the {count} that there are")
     return Topology(**parts, vertex_count=int(metadata["vertex_count"]))
 
 
