@@ -109,3 +109,6 @@ def test_a_camera_that_looks_along_up_is_refused():
     with pytest.raises(InputError, match="up"):
         Camera.look_at((1.0, 2.0, 0.0), (1.0, 2.0, 0.0))
     assert Camera.look_at((0.0, 2.0, 0.0), (0.0, 0.0, 0.0), up=(0.0, 0.0, -1.0)).label.isfinite().all()
+    for angle in (math.nan, math.inf):
+        with pytest.raises(InputError, match="finite"):
+            Camera.orbit(angle)

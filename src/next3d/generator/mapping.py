@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from next3d.errors import InputError
 from next3d.generator.config import LABEL_SIZE, GeneratorConfig
 from next3d.nn.stylegan2 import MappingNetwork
 
@@ -45,6 +48,8 @@ class Mapping(nn.Module):
         Returns:
             ws (N, count, w_dim). Mixing styles is mixing along dim 1.
         """
+        if not math.isfinite(truncation):
+            raise InputError(f"truncation must be a finite number, such as 0.7; got {truncation}")
         label = None
         if self.network.label_dim and camera_label is not None:
             label = camera_label * self.camera_scale

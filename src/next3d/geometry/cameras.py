@@ -69,12 +69,15 @@ class Camera:
         """A camera at ``eye`` that looks at ``target`` with ``up`` upwards in the picture; each (..., 3), world units.
 
         Raises:
-            InputError: if a viewing direction has no length or runs along ``up``, which leaves the picture's roll open.
+            InputError: if a viewing direction has no length or runs along ``up``, which leaves the picture's roll open,
+                or if a number is not finite.
         """
         position, aim, upwards = _broadcast(eye, target, up)
         forward = torch.nn.functional.normalize(aim - position, dim=-1)
         right = torch.linalg.cross(forward, torch.nn.functional.normalize(upwards, dim=-1), dim=-1)
-        if (right.norm(dim=-1) < 1e-6).any():
+        if not (right.norm(dim=-1) >= 1e-6).all():  # NaN is not
+            if not right.isfinite().all():
+                raise InputError("a camera's angles and positions must be finite numbers")
             raise InputError(
                 "a camera cannot look along its up direction: move the eye or the target, or give another up"
             )
