@@ -26,7 +26,7 @@ def check_writable(path: str | Path) -> Path:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
             pass
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another output path") from error
+        raise InputError(f"cannot write {path}: {_reason(error, path.parent)}; choose another output path") from error
     return path
 
 
@@ -38,8 +38,14 @@ def check_folder(path: str | Path) -> Path:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".probe."):
             pass
     except OSError as error:
-        raise InputError(f"cannot write into {path}: {error.strerror or error}; choose another folder") from error
+        raise InputError(f"cannot write into {path}: {_reason(error, path)}; choose another folder") from error
     return path
+
+
+def _reason(error: OSError, folder: Path) -> str:
+    """What the system says, or, where a file stands in a folder's place, which."""
+    blocking = next((part for part in (folder, *folder.parents) if part.exists()), folder)
+    return f"{blocking} is a file, not a folder" if blocking.is_file() else error.strerror or str(error)
 
 
 @contextmanager
