@@ -184,6 +184,9 @@ def test_damaged_and_foreign_files(checkpoint, tmp_path):
         convert(tmp_path / "none.pkl")
     with pytest.raises(InputError, match="there is no file"):
         convert(tmp_path / "missing.pkl")
+    torch.save({"G_ema": torch.zeros(2)}, tmp_path / "zip.pkl")
+    with pytest.raises(InputError, match="zip archive"):
+        convert(tmp_path / "zip.pkl")
 
 
 @pytest.mark.parametrize(

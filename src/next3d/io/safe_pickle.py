@@ -558,7 +558,14 @@ def read_pickle(path: str | Path, vocabulary: Vocabulary) -> Any:
     Raises:
         InputError: no such file, truncated or damaged, or a name outside ``vocabulary`` (which the message gives).
     """
-    return read_with(path, lambda stream: read_object(stream, vocabulary))
+
+    def read(stream: Stream) -> Any:
+        if stream.file.read(4) == ZIP:
+            raise InputError("it is a zip archive, as torch.save writes them, and not a plain pickle")
+        stream.file.seek(0)
+        return read_object(stream, vocabulary)
+
+    return read_with(path, read)
 
 
 def read_torch(path: str | Path, vocabulary: Vocabulary = TORCH) -> Any:
@@ -610,12 +617,13 @@ def read_with(path: str | Path, read: Callable[[Stream], Any]) -> Any:
 
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+ZIP = b"PK\x03\x04"
 
 
 def read_torch_stream(stream: Stream, vocabulary: Vocabulary) -> Any:
     """See :func:`read_torch`."""
     start = stream.file.tell()
-    if stream.file.read(4) == b"PK\x03\x04":
+    if stream.file.read(4) == ZIP:
         stream.file.seek(start)
         return read_torch_zip(stream, vocabulary)
     stream.file.seek(start)
