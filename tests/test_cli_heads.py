@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -44,6 +45,7 @@ def files(tmp_path_factory):
     nan = vertices.clone()
     nan[7, 1] = math.nan
     write_obj(folder / "nan.obj", nan, head.topology)
+    write_obj(folder / "millimetres.obj", 1000 * vertices, head.topology)
     (folder / "other.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n")
     shuffled = load_head("builtin").topology
     order = torch.randperm(len(vertices), generator=torch.Generator().manual_seed(0))
@@ -258,6 +260,7 @@ def test_head_files(tmp_path, capsys):
         ("other.obj", "head.txt", ["3 vertices", "topology"]),
         ("shuffled.obj", "head.txt", ["topology"]),
         ("nan.obj", "head.txt", ["nan.obj", "not finite"]),
+        ("millimetres.obj", "head.txt", ["millimetres.obj", "in metres"]),
         ("missing.obj", "head.txt", ["missing.obj"]),
         ("head.obj", "short.txt", ["short.txt", "68"]),
         ("head.obj", "missing.txt", ["missing.txt"]),
@@ -299,7 +302,7 @@ def test_bad_models(capsys, tmp_path):
 def test_outputs_that_cannot_be_written(capsys, tmp_path, command, name):
     (tmp_path / "file").write_text("in the way")
     model = [] if command == "head" else TINY
-    refused(capsys, [command, *model, "--out", tmp_path / "file" / name], "cannot write")
+    refused(capsys, [command, *model, "--out", tmp_path / "file" / name], "cannot write", "is a file, not a folder")
     refused(capsys, [command, *model, "--out", tmp_path / "a.xyz"], "a.xyz")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -313,6 +316,9 @@ def test_outputs_that_cannot_be_written(capsys, tmp_path, command, name):
         (["generate", *TINY, "--set", "jaw=0.1,0.2"], ["'jaw' has 3 numbers"]),
         (["generate", *TINY, "--set", "jaw=nan,0,0"], ["NaN"]),
         (["generate", *TINY, "--device", "abacus"], ["--device abacus"]),
+        (["generate", *TINY, "--yaw", "nan"], ["finite"]),
+        (["generate", "--model", "nowhere", "--save-avatar", __file__], ["is a file, not a folder"]),
+        (["generate", *TINY, "--truncation", "nan"], ["truncation"]),
         (["generate", *TINY, "--avatar", "none.avatar"], ["none.avatar"]),
         (["generate", *TINY, "--head", "nowhere"], ["nowhere"]),
         (["animate", *TINY, "--clip", "sing"], ["sing", "talk"]),
@@ -346,17 +352,22 @@ def test_wrong_formats_of_parameter_arrays(capsys, tmp_path):
     assert not (tmp_path / "a.mp4").exists()
 
 
-def test_an_interrupted_video_leaves_no_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_video_leaves_no_file(tmp_path, monkeypatch, number, code):
     from next3d.avatar import Avatar
 
     def broken(self, *_):
         yield from ()
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(Avatar, "animate", broken)
-    with pytest.raises(SystemExit) as stopped:
-        main(["animate", *TINY, "--seconds", "1", "--out", str(tmp_path / "a.mp4")])
-    assert stopped.value.code == 130
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(["animate", *TINY, "--seconds", "1", "--out", str(tmp_path / "a.mp4")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == code
     assert list(tmp_path.iterdir()) == []
 
 

@@ -57,6 +57,9 @@ def open_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device {name}: there is no such kind of device; give auto, cpu or cuda") from None
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -81,8 +84,8 @@ def given_mesh(model: Generator, mesh: Path | None, landmarks: Path | None) -> t
     """Vertices (V, 3) and landmarks (68, 3) from the files of --mesh and --landmarks, or None without --mesh.
 
     Raises:
-        InputError: landmarks without a mesh, a mesh without UVs or of another topology than the model's, or one without
-            landmarks where the model's head cannot place them.
+        InputError: landmarks without a mesh, a mesh without UVs, of another topology than the model's, or in another
+            unit, or one without landmarks where the model's head cannot place them.
     """
     from next3d.io.meshes import read_landmarks, read_obj
 
@@ -109,6 +112,9 @@ def given_mesh(model: Generator, mesh: Path | None, landmarks: Path | None) -> t
             f"{mesh} connects its vertices otherwise than the model's meshes ('{model.config.head}'): its topology is "
             "another, or its vertices were reordered when it was exported"
         )
+    extent = float((found.vertices.amax(0) - found.vertices.amin(0)).max())
+    if not 0.1 < extent < 1:
+        raise InputError(f"{mesh} is {extent:.3g} across, and a head about 0.3: its vertices must be in metres")
     if landmarks is not None:
         return found.vertices, read_landmarks(landmarks)
     if model.head is None:

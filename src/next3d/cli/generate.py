@@ -68,6 +68,8 @@ def generate(
     if out.suffix and not sheet and not out.is_dir():
         raise InputError(f"--out {out}: a picture's name ends in {', '.join(WRITE_SUFFIXES)}; or name a folder")
     check_writable(out) if sheet else check_folder(out)
+    if save_avatar is not None:
+        check_folder(save_avatar)
     generator = open_model(model, device, head)
     driver = given_mesh(generator, mesh, landmarks)
     params = named_params(generator.head, set) if set else None
@@ -99,7 +101,7 @@ def generate(
                         write_image(out / f"{name}.png", pictures[-1])
                 bar.update()
             if save_avatar is not None:
-                one.save(check_folder(save_avatar) / f"{one.name.replace(' ', '')}.avatar")
+                one.save(save_avatar / f"{one.name.replace(' ', '')}.avatar")
     if sheet:
         kinds = 1 + depth + normals
         columns = len(yaw) * kinds if len(views) > 1 or kinds > 1 else max(1, math.ceil(math.sqrt(len(pictures))))

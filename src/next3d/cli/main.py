@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -69,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(usage(group))
         return
     module, function, _ = COMMANDS[command]
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, stop)
     try:
         import tyro
 
@@ -92,6 +96,11 @@ def usage(group: str = "") -> str:
     lines = ["usage: next3d COMMAND [options]      next3d COMMAND --help explains one", ""]
     lines += [f"  {name:<20}{about}" for name, (_, _, about) in COMMANDS.items() if name.startswith(group)]
     return "\n".join(lines)
+
+
+def stop(number: int, frame: object) -> None:
+    """Leave as after an error, so that unfinished files are cleared away."""
+    raise SystemExit(128 + number)
 
 
 def fail(message: str) -> None:
