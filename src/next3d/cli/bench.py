@@ -25,6 +25,10 @@ def bench(
     convolutions and matrix products, peak memory, and the share of the machine's ceiling, a 3×3 convolution of 256 to
     256 channels at 256² timed in between at the same precision.
 
+    next3d bench --json bench.json
+
+    next3d bench --model demo --precision float32 --threads 1
+
     Args:
         model: a model folder, a name on the Hugging Face hub, "demo", or untrained:PRESET.
         precision: of the baked frames.
@@ -115,7 +119,12 @@ def bench_train(
     if json is not None:
         check_writable(json)
     config = training_preset(preset)
-    changes = {"stage": stage, "device": device, "batch": batch or config.batch, "precision": precision or config.precision}
+    changes = {
+        "stage": stage,
+        "device": device,
+        "batch": batch or config.batch,
+        "precision": precision or config.precision,
+    }
     result = measure(dataclasses.replace(config, **changes), steps)
     print(table(result))
     if json is not None:

@@ -8,8 +8,11 @@ from pathlib import Path
 def convert(released: Path, /, out: Path, list_unused: bool = False) -> None:
     """Convert a released Next3D or EG3D checkpoint (.pkl) to a model folder, without executing anything from it.
 
-    The mesh's topology, UVs and face mask come from the checkpoint itself, so that the folder draws at once:
-    next3d generate --model FOLDER --mesh head.obj --landmarks head.txt
+    The mesh's topology, UVs and face mask come from the checkpoint itself, so that the folder draws at once.
+
+    next3d convert next3d_ffhq_512.pkl --out next3d-ffhq
+
+    next3d generate --model next3d-ffhq --mesh head.obj --landmarks head.txt
 
     Args:
         released: the checkpoint, such as next3d_ffhq_512.pkl.

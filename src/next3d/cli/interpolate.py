@@ -23,6 +23,10 @@ def interpolate(
 ) -> None:
     """Morph from head to head and back to the first, along a smooth closed curve through their latents.
 
+    next3d interpolate --seeds 0-4 --out morph.mp4
+
+    next3d interpolate --seeds 0,7,12 --clip expressions --swing 0 --seconds 1
+
     Args:
         out: the video (.mp4, .mov, .mkv).
         model: "demo", a model folder, a name on the Hugging Face hub, or untrained:PRESET.

@@ -21,7 +21,11 @@ def mesh(
     head: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Turn a generated head's density into a mesh with vertex colours, in metres (marching cubes).
+    """Turn a generated head's density into a mesh with vertex colours, in metres, y up (marching cubes).
+
+    next3d mesh --seed 7 --set jawOpen=0.5 --out head.glb
+
+    next3d mesh --avatar anna.avatar --resolution 128 --out anna.ply
 
     Args:
         out: the mesh (.glb, .ply or .obj).
@@ -30,7 +34,7 @@ def mesh(
         avatar: a saved avatar instead of a seed.
         truncation: 1 keeps the full variety, 0 gives the mean.
         resolution: samples along each side; 256 takes a few hundred megabytes.
-        level: the density at which the surface lies.
+        level: the density at which the surface lies; lower it where the mesh has holes, raise it where it has clouds.
         set: head parameters by name: ARKit's (jawOpen=0.5), the head's own, or neck, jaw and eyes in radians
             (neck=0,0.2,0).
         mesh: an OBJ file to drive the head with, in metres, head frame, of the model's topology.
