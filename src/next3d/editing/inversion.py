@@ -205,8 +205,8 @@ class _Task:
         resolution = model.config.superres.resolution
         if images.ndim != 4 or images.shape[1:] != (3, resolution, resolution) or not len(images):
             raise InputError(
-                f"the model draws pictures of {resolution}²: images must have shape (N, 3, {resolution}, {resolution}), "
-                f"got {tuple(images.shape)}"
+                f"the model draws pictures of {resolution}²: images must be (N, 3, {resolution}, {resolution}), got "
+                f"{tuple(images.shape)}"
             )
         if not images.isfinite().all():
             raise InputError("images contain numbers that are not finite (NaN or infinity)")
@@ -258,8 +258,9 @@ class _Task:
         """Camera label, vertices and landmarks of a photo, moved by ``pose`` (N, 65) where poses are refined."""
         camera = self.cameras[index : index + 1]
         if not self.settings.refine_pose:
-            mesh = (None if part is None else part[index, None] for part in (self.vertices, self.landmarks))
-            return camera.label, *mesh
+            if self.vertices is None or self.landmarks is None:
+                return camera.label, None, None
+            return camera.label, self.vertices[index, None], self.landmarks[index, None]
         camera, params = moved(camera, self.params[index : index + 1], pose[index, None])
         assert self.head is not None
         mesh = self.head(params)

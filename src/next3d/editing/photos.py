@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from next3d.editing.inversion import Inversion, InversionSettings, head_of, invert
-from next3d.editing.losses import PictureLoss, open_perceptual
+from next3d.editing.losses import EstimatorFeatures, Lpips, PictureLoss, open_perceptual
 from next3d.editing.progress import Callback, Reporter
 from next3d.errors import InputError
 from next3d.generator.generator import Generator
@@ -138,8 +138,10 @@ def open_loss(
     features = None
     if perceptual is not None and settings.perceptual_weight:
         features = open_perceptual(perceptual)
-        network = getattr(features, "network", features)
-        network.to(device)
+        if isinstance(features, EstimatorFeatures):
+            features.network.to(device)
+        elif isinstance(features, Lpips):
+            features.to(device)
     try:
         encoder: Estimator | None = bundled("identity").to(device)
     except InputError:
