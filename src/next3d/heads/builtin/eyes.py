@@ -52,9 +52,9 @@ def on_ball(xy: Array, radius: float) -> Array:
     z = cz + np.sqrt(np.maximum(radius**2 - (xy[:, 0] - cx) ** 2 - (xy[:, 1] - cy) ** 2, 12.0))
     inner, outer = stations.EYE_INNER[0], stations.EYE_OUTER[0]
     near = smoothstep(inner + 5.2, inner + 0.3, xy[:, 0])
-    z = z * (1 - near) + np.maximum(z, 33.4 - 0.45 * (xy[:, 0] - inner)) * near
+    z = z * (1 - near) + np.maximum(z, 37.6 - 0.35 * (xy[:, 0] - inner)) * near
     far = smoothstep(outer - 3.6, outer, xy[:, 0])
-    return z * (1 - far) + 29.4 * far
+    return z * (1 - far) + 31.8 * far
 
 
 def shape(rings: NDArray[np.int64], position: Array, skin: Skin) -> None:
@@ -63,16 +63,17 @@ def shape(rings: NDArray[np.int64], position: Array, skin: Skin) -> None:
     outer, edge = position[rings[0]].copy(), margin()
     arch = np.sin(np.pi * ALONG)
     upper, lower = np.where(UPPER, arch**0.7, 0.0), np.where(UPPER, 0.0, arch**0.7)
+    rim = on_ball(edge, radius + LID)  # lids do not fall back behind their margin
     for ring, f in enumerate(FRACTIONS, 1):
         xy = outer[:, :2] * (1 - f) + edge * f
-        on_lid = np.where(UPPER, smoothstep(0.58, 0.88, f), smoothstep(0.46, 0.90, f))
-        z = skin.lift(xy, 40.0)[:, 2] * (1 - on_lid) + on_ball(xy, radius + LID) * on_lid
-        z += upper * (0.9 * np.exp(-(((f - 0.62) / 0.09) ** 2)) - 0.9 * np.exp(-(((f - 0.79) / 0.055) ** 2)))
-        z += lower * (0.5 * np.exp(-(((f - 0.90) / 0.05) ** 2)) - 0.35 * np.exp(-(((f - 0.66) / 0.10) ** 2)))
+        on_lid = np.where(UPPER, smoothstep(0.70, 0.98, f), smoothstep(0.60, 0.98, f))
+        z = skin.lift(xy, 40.0)[:, 2] * (1 - on_lid) + np.maximum(on_ball(xy, radius + LID), rim) * on_lid
+        z += upper * (0.8 * np.exp(-(((f - 0.74) / 0.09) ** 2)) - 0.9 * np.exp(-(((f - 0.875) / 0.045) ** 2)))
+        z += lower * (0.3 * np.exp(-(((f - 0.90) / 0.05) ** 2)) - 0.2 * np.exp(-(((f - 0.70) / 0.10) ** 2)))
         position[rings[ring]] = np.c_[xy, z]
 
     corner = smoothstep(0.12, 0.0, ALONG) + smoothstep(0.9, 1.0, ALONG)  # the two margins run together
-    outside = np.c_[edge, on_ball(edge, radius + LID)]
+    outside = np.c_[edge, rim]
     position[rings[LID_MARGIN]] = outside
     inside = centre + unit(outside - centre) * (radius + FILM)
     inside += 0.5 * corner[:, None] * (outside - inside)

@@ -45,17 +45,15 @@ def cranium() -> Array:
     power = stations.CRANIUM_POWER
     p = d / (np.abs(d / stations.CRANIUM_AXES) ** power).sum(1, keepdims=True) ** (1 / power)
     p[:, 0] *= 1 + stations.CRANIUM_PARIETAL * np.exp(-(((p[:, 2] + 25) / 42) ** 2))
-    p[:, 2] *= 1 + np.where(p[:, 1] < 0, 0.0022 * p[:, 1], 0)  # the occiput tucks in below
+    p[:, 2] *= 1 + np.where(p[:, 1] < 0, 0.0014 * p[:, 1], 0)  # the occiput tucks in below
     p += stations.CRANIUM_CENTRE
-    x, y, z = p.T
-    return p[(y > 104) | ((y > -4) & (z < -58)) | ((y > 62) & (z < -12))]
+    _, y, z = p.T
+    return p[(y > 104) | ((y > 2) & (z < -58)) | ((y > 62) & (z < -12))]
 
 
 def points() -> Array:
     """(P, 3) all stations of the skin, both sides."""
-    face = [
-        (x, y, z) for y, row in stations.FACE_DEPTH.items() for x, z in zip(stations.FACE_X, row) if z is not None
-    ]
+    face = [(x, y, z) for y, row in stations.FACE_DEPTH.items() for x, z in zip(stations.FACE_X, row) if z is not None]
     half = np.concatenate([np.array(face), stations.JAW, stations.NAPE, stations.NECK_RING, cranium()])
     return np.unique(np.round(np.concatenate([half, half * [-1, 1, 1]]), 4), axis=0)
 
@@ -127,12 +125,21 @@ class Mirrored:
         out[self.midline, 0] = 0
         return out
 
-    def fair(self, half: Array, free: NDArray[np.bool_], tether: float) -> Array:
-        """The left half with ``free`` vertices moved to minimise bending (squared Laplacian), softly tethered."""
+    def fair(
+        self, half: Array, free: NDArray[np.bool_], tether: ArrayLike, edge: NDArray[np.int64] | None = None
+    ) -> Array:
+        """The left half with ``free`` vertices moved to minimise bending (squared Laplacian), softly tethered.
+
+        ``tether`` (count,) or one number: the pull towards where a vertex was, against bending. Bending is not counted at the vertices ``edge``: those of an open border.
+        """
         loose = self.both(free.astype(float)) > 0
         linked = self.degree > 0
-        weight = np.where(loose, tether, np.where(linked, 1e4, 1.0))
-        system = (self.laplacian.T @ self.laplacian + sparse.diags(weight)).tocsc()
+        pull = self.both(np.broadcast_to(np.asarray(tether, float), self.count))
+        weight = np.where(loose, pull, np.where(linked, 1e4, 1.0))
+        counted = np.ones(self.total)
+        if edge is not None:
+            counted[edge] = counted[self.twin[edge]] = 0
+        system = (self.laplacian.T @ sparse.diags(counted) @ self.laplacian + sparse.diags(weight)).tocsc()
         solution = splu(system).solve(weight[:, None] * self.both(half))[: self.count]
         out = half.copy()
         out[free] = solution[free]

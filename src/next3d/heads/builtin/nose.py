@@ -48,7 +48,7 @@ def distance(p: Array, face: Array) -> Array:
     wing = ellipsoid(q, *stations.NOSE_ALA)
     body = join(join(bridge, tip, k + 2), wing, 3.6)
     # deep into the cheek the wing meets in a groove, up the bridge in a wide hollow
-    width = 3.0 + 7.0 * np.clip((q[:, 1] + 10) / 25, 0, 1)
+    width = 3.4 + 6.8 * np.clip((q[:, 1] + 13) / 20, 0, 1)
     return join(body, face, width)
 
 
