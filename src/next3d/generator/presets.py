@@ -55,7 +55,7 @@ def synthetic128() -> GeneratorConfig:
         mouth=MouthConfig(1024, 64, crop=64, resolution=64),
         blending=BlendingConfig(enabled=False),
         background=BackgroundConfig(512, 64, enabled=True, resolution=32),
-        volume=VolumeConfig(ray_resolution=64, near=2.25, far=3.15, samples=12, importance_samples=8, decoder_width=32),
+        volume=VolumeConfig(ray_resolution=64, near=2.38, far=3.05, samples=12, importance_samples=8, decoder_width=32),
         superres=SuperresConfig(128, (32,)),
     )
 
