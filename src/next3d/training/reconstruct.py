@@ -142,7 +142,7 @@ class ReconstructStage(Stage):
         # What a ray crosses before its surface must let light through: density times the way is −log of the light lost,
         # and its logarithm bounds the pull of points that a blurred surface wrongly covers. Close to the surface, and
         # for the layer behind it, the way is a thin layer's.
-        way = torch.where(close, c.surface_depth, end - near)
+        way = torch.where(close, c.surface_depth, (end - near).clamp_min(0))
         empty = torch.log1p(density[..., 0] * way)
         layer = density[..., 1] * torch.where(solid > 0, c.surface_depth, far - near)
         opaque = -torch.log(-torch.expm1(-layer) + 1e-6)
