@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 import next3d
 from next3d.avatar import Avatar, fingerprint
 from next3d.cli.main import main
-from next3d.editing import losses
+from next3d.editing import losses, recovery
 from next3d.editing.inversion import Inversion, InversionSettings, invert, noise_correlation, stalled
 from next3d.editing.latent_space import LatentSpace, draw_w
 from next3d.editing.losses import EstimatorFeatures, Lpips, PictureLoss, face_weights, psnr
@@ -328,3 +329,14 @@ def test_photos_of_no_one_or_of_many(
         )
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_recovery_reports_every_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recovery.main(
+        tmp_path / "r.json", "untrained:tiny", ("own",), identities=2, views=2, steps=(3, 2), pixels_only=True
+    )
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert [head["name"] for head in found["own"]["heads"]] == ["seed 0", "seed 1"]
+    mean = np.mean([head["held_out_tuned_db"] for head in found["own"]["heads"]])
+    assert found["own"]["mean"]["held_out_tuned_db"] == pytest.approx(mean)
+    assert (tmp_path / "r.own.png").is_file()
