@@ -67,10 +67,11 @@ def over(colour: Tensor, alpha: Tensor, background: str) -> Tensor:
 
     "transparent" gives (H, W, 4), not multiplied; "#rrggbb" gives (H, W, 3).
     """
-    if background == "transparent":
-        return torch.cat([(colour / alpha.clamp_min(1 / 255)).clamp(0, 1), alpha], -1)
     if background == "model":
         return colour
+    colour = torch.minimum(colour, alpha)  # the super-resolution may brighten what is not there
+    if background == "transparent":
+        return torch.cat([(colour / alpha.clamp_min(1 / 255)).clamp(0, 1), alpha], -1)
     ground = torch.tensor([int(background[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     return colour + (1 - alpha) * ground
 
