@@ -72,6 +72,7 @@ def shape(rings: NDArray[np.int64], position: Array, skin: Skin) -> None:
         z += lower * (0.3 * np.exp(-(((f - 0.90) / 0.05) ** 2)) - 0.2 * np.exp(-(((f - 0.70) / 0.10) ** 2)))
         position[rings[ring]] = np.c_[xy, z]
 
+    position[rings[LID_MARGIN - 1, 0], 0] -= 0.15  # no sliver at the inner corner
     corner = smoothstep(0.12, 0.0, ALONG) + smoothstep(0.9, 1.0, ALONG)  # the two margins run together
     outside = np.c_[edge, rim]
     position[rings[LID_MARGIN]] = outside
