@@ -76,7 +76,7 @@ class Renderer:
     def __init__(self, model: Generator, identities: Identities) -> None:
         self.model, self.identities = model, identities
         self.planes: OrderedDict[tuple[Key, bytes], tuple[Planes, Tensor | None]] = OrderedDict()
-        self.colours: OrderedDict[Key, views.Colours] = OrderedDict()
+        self.colours: OrderedDict[Key, tuple[views.Colours, views.Colours]] = OrderedDict()
         self.motions: OrderedDict[str, Motion] = OrderedDict()
         self.lock = threading.Lock()
 
@@ -198,12 +198,13 @@ class Renderer:
         """The asked view of planes."""
         model, config, view = avatar.model, self.model.config, request.view
         if view in ("planes", "texture"):
-            colours = self.colours_of(key, planes)
+            texture, others = self.colours_of(key, planes)
             if view == "planes":
-                return views.lay(views.plane_grid(planes, colours, config.planes.axes, 128), request.background)
+                grid = views.plane_grid(planes, texture, others, config.planes.axes, 128)
+                return views.lay(grid, request.background)
             if planes.identity.texture is None:
                 raise InputError("this model has no neural texture")
-            return views.lay(colours(planes.identity.texture), request.background)
+            return views.lay(texture(planes.identity.texture), request.background)
         if request.background != "model" or view in ("depth", "normals", "alpha"):
             planes = views.without_background(planes)
         label = camera.label[None].to(model.device)
@@ -223,11 +224,12 @@ class Renderer:
             return views.mesh(model, out, vertices, camera, size, request.background)
         return views.picture(out, request.background)
 
-    def colours_of(self, key: Key, planes: Planes) -> views.Colours:
-        """One colouring for an identity, so that it does not flicker as the head moves."""
+    def colours_of(self, key: Key, planes: Planes) -> tuple[views.Colours, views.Colours]:
+        """Of the texture and of the planes: one colouring for an identity, so that it does not flicker as it moves."""
         if key not in self.colours:
-            features = [*planes.blended] if planes.identity.texture is None else [planes.identity.texture]
-            self.colours[key] = views.Colours.of([*features, *(planes.identity.static or ())])
+            static = planes.identity.static or planes.blended
+            texture = static if planes.identity.texture is None else [planes.identity.texture]
+            self.colours[key] = views.Colours.of(list(texture)), views.Colours.of(list(static))
             if len(self.colours) > 2 * self.identities.kept:
                 self.colours.popitem(last=False)
         return self.colours[key]

@@ -92,7 +92,7 @@ class Viewer:
         c, head = self.model.config, self.model.head
         return {
             "version": __version__,
-            "model": self.name,
+            "model": Path(self.name).name or self.name,
             "instance": self.instance,
             "resolution": c.superres.resolution,
             "rays": c.volume.ray_resolution,

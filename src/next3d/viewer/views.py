@@ -152,12 +152,13 @@ def plane_rows(planes: Planes) -> dict[str, tuple[Tensor, ...]]:
     return rows
 
 
-def plane_grid(planes: Planes, colours: Colours, axes: tuple[str, ...], size: int) -> np.ndarray:
-    """Rows :func:`plane_rows`, columns the three planes; uint8 (H, W, 4)."""
-    rows = list(plane_rows(planes).values())
+def plane_grid(planes: Planes, texture: Colours, others: Colours, axes: tuple[str, ...], size: int) -> np.ndarray:
+    """Rows :func:`plane_rows`, columns the three planes; uint8 (H, W, 4). What is drawn has the texture's colours."""
+    rows = plane_rows(planes)
     step = size + GAP
     grid = np.zeros((len(rows) * step - GAP, 3 * step - GAP, 4), np.uint8)
-    for i, row in enumerate(rows):
+    for i, (name, row) in enumerate(rows.items()):
+        colours = texture if name == "drawn" else others
         for j, (plane, pair) in enumerate(zip(row, axes)):
             grid[i * step : i * step + size, j * step : j * step + size] = tile(colours, plane, pair, size)
     return grid

@@ -126,7 +126,7 @@ export class Live {
     if (!points.length) $("camera-caption").textContent = "No face in sight";
     else if ($("camera-caption").textContent === "No face in sight") $("camera-caption").textContent = "Camera";
     const now = performance.now();
-    this.timed({ ...seconds, "there and back": (now - this.grabbed.get(id)) / 1000 }, 1000 / (now - this.shown), confidence);
+    this.timed({ ...seconds, "page to landmarks": (now - this.grabbed.get(id)) / 1000 }, 1000 / (now - this.shown), confidence);
     this.shown = now;
   }
 

@@ -107,7 +107,12 @@ connection.on("picture", async ({ header, body }) => {
   }
   const age = header.camera === undefined ? null : live.age(header.camera);
   showTimes($("times"), header.seconds);
-  if (age !== null) showTimes($("live-times"), { ...liveSeconds, draw: header.seconds.rays, "camera to picture": age });
+  if (age !== null) {
+    const { queue, encode, camera, ...drawing } = header.seconds;
+    const draw = Object.values(drawing).reduce((sum, value) => sum + value, encode);
+    Object.assign(liveSeconds, { "wait to draw": queue, draw, "camera to picture": age });
+    showTimes($("live-times"), liveSeconds);
+  }
   $("rate").textContent = loop.rate ? loop.rate.toFixed(loop.rate < 10 ? 1 : 0) : "–";
   $("size-note").textContent =
     `${header.width} × ${header.height} pixels, ${(body.length / 1024).toFixed(1)} kB, ` +
@@ -482,10 +487,10 @@ $("time").addEventListener("input", () => {
 
 // --- live ------------------------------------------------------------------------------------------------------------
 
-let liveSeconds = {};
+const liveSeconds = {};
 const live = new Live(connection, changed, complain, (seconds, rate) => {
-  liveSeconds = seconds;
-  showTimes($("live-times"), seconds);
+  Object.assign(liveSeconds, seconds);
+  showTimes($("live-times"), liveSeconds);
   $("live-times").caption.textContent = `Live stages, ${rate.toFixed(rate < 10 ? 1 : 0)} pictures a second`;
 });
 
