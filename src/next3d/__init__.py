@@ -26,7 +26,7 @@ _PUBLIC = {
     "InputError": "next3d.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from next3d.avatar import Avatar as Avatar

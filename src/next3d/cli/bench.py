@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 def bench(
@@ -119,7 +119,7 @@ def bench_train(
     if json is not None:
         check_writable(json)
     config = training_preset(preset)
-    changes = {
+    changes: dict[str, Any] = {
         "stage": stage,
         "device": device,
         "batch": batch or config.batch,

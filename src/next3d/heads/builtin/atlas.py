@@ -1,12 +1,12 @@
 """The UV atlas: the skin unfolded as one island with a seam down the back, and an island for each eyeball below it.
 
-The left half of the skin is laid into a rectangle, the midline of the face on one side, by Tutte's embedding with mean
-value weights (a convex outline and positive weights cannot flip a triangle); the weights are then sharpened round by
-round where the atlas is too small for the surface (after Yoshizawa et al. 2004), the face asking for three times its
-area. The right half mirrors it.
+The left half of the skin is laid into a rectangle, the midline of the face on one side, by Tutte's embedding with
+mean value weights (a convex outline and positive weights cannot flip a triangle); the weights are then sharpened
+round by round where the atlas is too small for the surface (after Yoshizawa et al. 2004), the face asking for three
+times its area. The right half mirrors it.
 
-The atlas is FROZEN: :func:`lay_out` made it once, on the form of that day, and ``atlas.npz`` holds it, so that positions
-may be refined without moving a texture. Running this module lays it out anew, for another head.
+The atlas is FROZEN: :func:`lay_out` made it once, on the form of that day, and ``atlas.npz`` holds it, so that
+positions may be refined without moving a texture. Running this module lays it out anew, for another head.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The ear: rings from its root over back wall, helix, scapha, antihelix and concha to the canal.
 
-In front a window of the rings lies flat on the cheek, so that the skin runs into the concha and the ear is not glued on.
+In front a window of the rings lies flat on the cheek, so that the skin runs into the concha, nothing glued on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Eyes: an oval pinned on the skin, lids that wrap the eyeball with a margin of their own thickness, and the eyeball.
 
-Columns 0 … 31 of the rings run from the inner corner (0) along the lower lid to the outer corner (16) and back along the
-upper lid. Rings 1 … 8 blend from the skin to a sphere just outside the eyeball: where they meet is the lid's crease.
+Columns 0 … 31 of the rings run from the inner corner (0) along the lower lid to the outer corner (16) and back along
+the upper lid. Rings 1 … 8 blend from the skin to a sphere just outside the eyeball: where they meet is the lid's
+crease.
 """
 
 from __future__ import annotations

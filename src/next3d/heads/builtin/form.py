@@ -1,4 +1,4 @@
-"""The skin of face, jaw and cranium: a surface that is star-shaped about one point, and an even layout of the grid on it.
+"""The skin of face, jaw and cranium: a surface star-shaped about one point, and an even layout of the grid on it.
 
 The radius over direction is a cubic radial basis function through the stations; balls and capsules joined smoothly add
 the nose (:mod:`.nose`). The grid is laid on it by Laplacian relaxation and then by biharmonic fairing of the
@@ -130,7 +130,8 @@ class Mirrored:
     ) -> Array:
         """The left half with ``free`` vertices moved to minimise bending (squared Laplacian), softly tethered.
 
-        ``tether`` (count,) or one number: the pull towards where a vertex was, against bending. Bending is not counted at the vertices ``edge``: those of an open border.
+        ``tether`` (count,) or one number: the pull towards where a vertex was, against bending. Bending is not
+        counted at the vertices ``edge``: those of an open border.
         """
         loose = self.both(free.astype(float)) > 0
         linked = self.degree > 0

@@ -1,11 +1,12 @@
 """Lips: border and line of contact as curves, full between them, and a short lining behind.
 
-Columns 0 … 22 of the half rings run from the midline of the lower lip (0) by the corner (11) to that of the upper lip.
+Columns 0 … 22 of the half rings run from the midline of the lower lip (0) by the corner (11) to that of the upper
+lip.
 
-The mouth must be a true hole: seen from the front, whatever lies between open lips is found by flooding the picture from
-its border, so nothing drawn may cover the opening. The lining therefore is only the lips' own back, three rings about
-8 mm deep that widen backwards and end in an open edge, as FLAME's lips do; there is no bag behind it. Through the opening one
-sees the inside of the nape, which lies outside the moving part of the atlas.
+The mouth must be a true hole: seen from the front, whatever lies between open lips is found by flooding the picture
+from its border, so nothing drawn may cover the opening. The lining therefore is only the lips' own back, three rings
+about 8 mm deep that widen backwards and end in an open edge, as FLAME's lips do; there is no bag behind it. Through
+the opening one sees the inside of the nape, which lies outside the moving part of the atlas.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def ellipsoid(p: Array, centre, axes) -> Array:
     return (r - 1) * r / np.maximum(np.linalg.norm(q / np.array(axes), axis=-1), 1e-9)
 
 
-def join(a: Array, b: Array, k: float) -> Array:
+def join(a: Array, b: Array, k: float | Array) -> Array:
     """Smooth minimum: where |a − b| < k the two round into each other."""
     h = np.maximum(k - np.abs(a - b), 0) / k
     return np.minimum(a, b) - h * h * k / 4

@@ -65,7 +65,7 @@ class Sculpt:
 
     @property
     def mouth_rings(self) -> Ints:
-        """(14, 44) closed rings: 0 midline of the lower lip, 11 left corner, 22 midline of the upper, 33 right corner."""
+        """(14, 44) closed rings: 0 lower lip's midline, 11 left corner, 22 upper lip's midline, 33 right corner."""
         left = self.half.mouth
         return np.concatenate([left, self.twin[left[:, 1:-1]][:, ::-1]], 1)
 

@@ -3,16 +3,18 @@
 FROZEN: vertex order, faces and the UV atlas no longer change; trained models and pictures depend on them. Only
 positions may be refined.
 
-The left half (x ≥ 0) is a strip of 39 rows × 41 columns from the midline of the face to the midline of the nape, and a
-patch of 16 × 9 on the crown: a cubed sphere without poles, whose valence-3 corners lie under the hair. Rectangles are cut
-out of the strip and refilled with concentric rings of as many vertices as their outline: artists' loops around eye,
-mouth, nostril and ear; the rectangles' corners become the valence-5 poles that artists place. The right half mirrors it.
+The left half (x ≥ 0) is a strip of 39 rows × 41 columns from the midline of the face to the midline of the nape, and
+a patch of 16 × 9 on the crown: a cubed sphere without poles, whose valence-3 corners lie under the hair. Rectangles
+are cut out of the strip and refilled with concentric rings of as many vertices as their outline: artists' loops
+around eye, mouth, nostril and ear; the rectangles' corners become the valence-5 poles that artists place. The right
+half is its mirror.
 
 Vertices are ordered: left half with the midline, right half without it, left eyeball, right eyeball.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,7 +131,7 @@ def connect() -> Connectivity:
     def rings(outer: Ints, n: int, closed: bool) -> Ints:
         size = len(outer)
         stack = np.stack([outer, *(new(size) for _ in range(n))])
-        for o, i in zip(stack[:-1], stack[1:]):
+        for o, i in itertools.pairwise(stack):
             for j in range(size if closed else size - 1):
                 k = (j + 1) % size
                 quads.append((o[j], o[k], i[k], i[j]))
