@@ -59,7 +59,7 @@ class AdversarialConfig:
     swap_fade_images: int = 1_000_000
     """Source: released (EG3D)."""
     synthetic_rendering: Literal["template", "uv"] = "template"
-    """What colours the synthetic rendering, if the discriminator takes one: template coordinates (paper §3.5) or UV."""
+    """What colours the synthetic rendering: template coordinates or UV. Source: paper, §3.5 and its reference [35]."""
     ray_resolution_start: int = 0
     """Resolution of the ray image at the start; 0 = the generator's own throughout (paper, B). Source: EG3D option."""
     ray_resolution_fade_images: int = 1_000_000
