@@ -185,3 +185,10 @@ class Identity:
     def quantile(self, name: str) -> float:
         """An axis as its quantile in (0, 1)."""
         return quantile(self.axis[name])
+
+
+def shape_latents(names: Sequence[str]) -> tuple[int, ...]:
+    """For each shape parameter of a head the number of the latent that sets it, −1 for none: what a generator trained on
+    these people keeps as ``mapping.shape_latents``, so that a sampled latent brings its head shape along."""
+    axis_of = {parameter: axis for axis, parameters in SHAPE_AXES.items() for parameter in parameters} | {"age": "age"}
+    return tuple(AXES.index(axis_of[name]) if name in axis_of else -1 for name in names)
