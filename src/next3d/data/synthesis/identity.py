@@ -188,7 +188,9 @@ class Identity:
 
 
 def shape_latents(names: Sequence[str]) -> tuple[int, ...]:
-    """For each shape parameter of a head the number of the latent that sets it, −1 for none: what a generator trained on
-    these people keeps as ``mapping.shape_latents``, so that a sampled latent brings its head shape along."""
+    """For each shape parameter of a head the number of the latent that sets it, −1 for none.
+
+    A generator trained on these people keeps it as ``mapping.shape_latents``: a sampled latent brings its head along.
+    """
     axis_of = {parameter: axis for axis, parameters in SHAPE_AXES.items() for parameter in parameters} | {"age": "age"}
     return tuple(AXES.index(axis_of[name]) if name in axis_of else -1 for name in names)
