@@ -54,8 +54,9 @@ class HeadParams:
         given = {name: as_field(name, getattr(self, name)) for name in LENGTHS if getattr(self, name) is not None}
         device = next((value.device for value in given.values()), None)
         try:
-            batch = torch.broadcast_shapes(*(value.shape[:-1] for value in given.values()))
-        except RuntimeError:
+            # NumPy's: torch's imports sympy, 35 MB
+            batch = np.broadcast_shapes(*(value.shape[:-1] for value in given.values()))
+        except ValueError:
             found = ", ".join(f"{name} {tuple(value.shape)}" for name, value in given.items())
             raise InputError(f"head parameters have leading dimensions that do not fit together: {found}") from None
         for name, length in LENGTHS.items():
