@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from next3d.data.synthesis.compiled import compiled
+from next3d.compiled import compiled
 from next3d.data.synthesis.parts import EYES, FLESH, FUR, HEAD, LIPS, MATTE, MOUTH, SHINY, SKIN
 
 OCCLUSION_PAIRS = 4
@@ -29,7 +29,7 @@ def sample_patterns(samples: int) -> np.ndarray:
     return np.concatenate([around, shadow], 1).astype(np.float32)
 
 
-@compiled
+@compiled()
 def _streak(u, v):
     """Noise in [0, 1] that varies quickly across a lock and slowly along it."""
     total = np.float32(0.0)
@@ -51,7 +51,7 @@ def _streak(u, v):
     return total
 
 
-@compiled
+@compiled()
 def _power(x, n):
     """x to the power 2ⁿ."""
     for _ in range(n):
@@ -59,7 +59,7 @@ def _power(x, n):
     return x
 
 
-@compiled
+@compiled()
 def occlusion(depth, row, column, reach, offsets):
     """How deep a sample lies in a valley of the depth picture, 0 to 1; a plane at any slant has 0.
 
@@ -86,7 +86,7 @@ def occlusion(depth, row, column, reach, offsets):
     return total / OCCLUSION_PAIRS
 
 
-@compiled
+@compiled()
 def shade(
     face, weights, depth, faces, points, normals, colours, tangents, uvs, materials, labels, texture, texture_labels,
     eye, light, patterns, shadow, shadow_frame, shadow_bias, samples, reach, mouth_point, image, part, normal_image,
@@ -298,7 +298,7 @@ def shade(
             )  # fmt: skip
 
 
-@compiled
+@compiled()
 def glaze(
     face,
     weights,
@@ -370,12 +370,12 @@ def _display_table() -> np.ndarray:
 DISPLAY = _display_table()
 
 
-@compiled
+@compiled()
 def _display(x, table):
     return table[int(min(max(x, np.float32(0.0)), np.float32(2.0)) * np.float32(4096) + np.float32(0.5))]
 
 
-@compiled
+@compiled()
 def resolve(image, solid, part, depth, normal_image, samples, background, table, picture, parts, depths, normals):
     """Average S×S samples over the background (R, R, 3) into picture (R, R, 3) uint8, and the auxiliary pictures.
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from next3d.compiled import compiled
 from next3d.data.synthesis.anatomy import BROWS, EYES, OUTER_LIPS, Anatomy, anatomy
-from next3d.data.synthesis.compiled import compiled
 from next3d.data.synthesis.identity import Identity, linear
 from next3d.data.synthesis.noise import fractal_noise, spots, value_noise
 from next3d.data.synthesis.parts import EYES as EYE_PART
@@ -344,13 +344,13 @@ def paint(face: Anatomy, who: Identity, resolution: int) -> Skin:
 LINEAR = linear(np.arange(4097) / 4096).astype(np.float32)
 
 
-@compiled
+@compiled()
 def _step(low, high, x):
     t = min(max((x - low) / (high - low), 0.0), 1.0)
     return t * t * (3 - 2 * t)
 
 
-@compiled
+@compiled()
 def _taper(place):
     """Thickness along a brow, from the nose to the temple."""
     if place < 0.12:
@@ -362,7 +362,7 @@ def _taper(place):
     return 0.62 - 0.50 * (place - 0.75) / 0.25
 
 
-@compiled
+@compiled()
 def _paint(at, who, table, colour, label):
     """Paint every texel: colour (T, 4) linear RGB and gloss, label (T,)."""
     skin = who.skin
