@@ -460,7 +460,7 @@ def params_by_name(head: HeadModel, values: Mapping[str, Any]) -> HeadParams:
         elif name.removeprefix("shape.") in head.shape_names:
             shape[head.shape_names.index(name.removeprefix("shape."))] = float(value)
         else:
-            known = [*LENGTHS, *ARKIT_NAMES, *head.expression_names, *head.shape_names]
+            known = list(dict.fromkeys([*LENGTHS, *ARKIT_NAMES, *head.expression_names, *head.shape_names]))
             close = difflib.get_close_matches(name, known, 3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise InputError(f"head '{head.name}' has no parameter '{name}'{hint}")

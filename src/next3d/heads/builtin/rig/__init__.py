@@ -1,8 +1,8 @@
 """The rig of the built-in head: what makes a sculpted form move, as functions of its positions and named index sets.
 
 ``build(anatomy)`` gives the arrays of :mod:`next3d.heads.head_model`'s table but the UVs: joints and skinning
-(``skinning``, ``jaw``), expressions (``expressions``, ``untangle``), eyelids (``lids``), identities (``shapes``),
-landmarks (``landmarks``, ``mediapipe``) and mirror maps (``mirror``). ``sheets`` draws them to be looked at.
+(``skinning``, ``jaw``), expressions (``expressions``, ``untangle``, ``settle``), eyelids (``lids``), identities
+(``shapes``), landmarks (``landmarks``, ``mediapipe``) and mirror maps (``mirror``). ``sheets`` draws them to look at.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import expressions, landmarks, lids, mediapipe, mirror, shapes, skinning, untangle
+from . import expressions, landmarks, lids, mediapipe, mirror, settle, shapes, skinning, untangle
 from .anatomy import Anatomy
 
 SHAPE_NAMES, EXPRESSION_NAMES = shapes.NAMES, expressions.NAMES
@@ -39,13 +39,22 @@ def build(anatomy: Anatomy) -> dict[str, Any]:
         EXPRESSION_NAMES.index("mouthClose"),
     )
     expression = mirror.symmetrise(anatomy, expression, EXPRESSION_NAMES, expressions.ODD)
+    pose = skinning.pose_directions(anatomy, weights, joints)
+    closing = EXPRESSION_NAMES.index("mouthClose")
+    shape, expression, corrective = settle.settle(
+        anatomy,
+        (shape, expression, corrective),
+        mirror.all_mirror(SHAPE_NAMES, shapes.ODD, EXPRESSION_NAMES, expressions.ODD, driven),
+        settle.Random(driven, weights[:, 2], joints[2], pose[9:18], closing),
+        lids.edges(anatomy, 0.5),
+    )
     places, turned, iris = landmarks.inner_landmarks(anatomy), landmarks.contour(anatomy), landmarks.irises(anatomy)
     front = len(landmarks.CONTOUR_YAWS) // 2
     arrays = {
         "template": anatomy.vertices,
         "shape_directions": shape,
         "expression_directions": expression,
-        "pose_directions": skinning.pose_directions(anatomy, weights, joints),
+        "pose_directions": pose,
         "joint_regressor": skinning.joint_regressor(anatomy, joints),
         "weights": weights,
         "parents": skinning.PARENTS,

@@ -111,11 +111,11 @@ def closure(anatomy: Anatomy, side: int, amount: float, over: float = OVERCLOSE)
     return field + (amount * BULGE * MM * bulge)[:, None] * out
 
 
-def edges(anatomy: Anatomy) -> Index:
+def edges(anatomy: Anatomy, away: float = 0.4) -> Index:
     """Vertices of the lids' margins away from the corners: where lids meet, so that smoothing must leave them alone."""
     found = []
     for side, eye in enumerate(anatomy.eyes):
-        open_columns = opening(anatomy, side) > 0.4
+        open_columns = opening(anatomy, side) > away
         found.append(eye.rings[eye.margin - 1 : eye.margin + 2, open_columns].ravel())
     return np.concatenate(found)
 

@@ -26,6 +26,23 @@ def parameter_mirror(names: Sequence[str], odd: Sequence[str]) -> Array:
     return matrix
 
 
+def all_mirror(
+    shapes: Sequence[str], odd_shapes: Sequence[str], names: Sequence[str], odd_names: Sequence[str], pairs: Index
+) -> Array:
+    """:func:`parameter_mirror` of shapes, expressions and the products ``pairs`` (K, 2) of expressions, together."""
+    known = [tuple(pair) for pair in pairs.tolist()]
+    product = np.zeros((len(known), len(known)))
+    for row, pair in enumerate(known):
+        product[row, known.index(tuple(names.index(partner(names[i])) for i in pair))] = 1
+    parts = [parameter_mirror(shapes, odd_shapes), parameter_mirror(names, odd_names), product]
+    matrix = np.zeros((sum(map(len, parts)),) * 2)
+    start = 0
+    for part in parts:
+        matrix[start : start + len(part), start : start + len(part)] = part
+        start += len(part)
+    return matrix
+
+
 def mirror_rotation_feature(directions: Array, mirror: Index) -> Array:
     """The mirror image of pose correctives (36, V, 3): joints neck, jaw, left eye, right eye × 9 entries of R − I."""
     signs = np.outer(MIRROR, MIRROR).ravel()[None, :, None, None]  # entry (i, j) of M R M
