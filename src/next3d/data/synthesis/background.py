@@ -16,10 +16,21 @@ def muted(srgb: np.ndarray) -> np.ndarray:
     return srgb + grey * (srgb.mean() - srgb)
 
 
+BAND = 32  # rows at a time, to keep the intermediate arrays small
+
+
 def paint_background(who: Identity, resolution: int) -> np.ndarray:
     """(R, R, 3) float32 linear RGB. The picture's plane is all it knows: it does not move with the camera."""
+    image = np.empty((resolution, resolution, 3), np.float32)
     centres = (np.arange(resolution) + 0.5) / resolution
-    v, u = np.meshgrid(centres, centres, indexing="ij")
+    for start in range(0, resolution, BAND):
+        v, u = np.meshgrid(centres[start : start + BAND], centres, indexing="ij")
+        image[start : start + BAND] = _paint(who, u, v)
+    return image
+
+
+def _paint(who: Identity, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(H, W, 3) linear RGB at places (H, W) of the picture, u right and v down, in [0, 1]."""
     place, light = who.quantile("background_hue"), who.quantile("background_lightness")
     hue = 0.02 + 0.24 * place if place < 0.5 else 0.42 + 0.5 * (place - 0.5)  # earths and ambers, or seas and blues
     base = muted(from_hue(hue, 0.34, 0.25 + 0.6 * light))
@@ -35,6 +46,8 @@ def paint_background(who: Identity, resolution: int) -> np.ndarray:
         for k in range(14):
             x, y, r = (float(hashed(k, n, 61)) for n in range(3))
             radius = 0.04 + 0.08 * r
+            if v.min() > 0.85 * y + radius or v.max() < 0.85 * y - radius:
+                continue
             disc = smoothstep(radius, 0.72 * radius, np.hypot(u - x, v - 0.85 * y))
             glow = from_hue((hue + 0.12 * (r - 0.5)) % 1, 0.25, 0.9)
             image = image + (0.30 * disc * (0.4 + 0.6 * float(hashed(k, 7, 61))))[..., None] * (glow - image)
@@ -49,7 +62,7 @@ def paint_background(who: Identity, resolution: int) -> np.ndarray:
         image = image + 0.75 * window[..., None] * (np.array([0.93, 0.95, 0.97]) - image)
         shelf = smoothstep(0.02, 0.0, np.abs((v * 4.0) % 1 - 0.5) - 0.04) * (v < 0.7) * (np.abs(u - left - 0.15) > 0.24)
         image = image + 0.35 * shelf[..., None] * (dark - image)
-    return linear(np.clip(image, 0, 1)).astype(np.float32)
+    return linear(np.clip(image, 0, 1))
 
 
 def background(latent: ArrayLike, resolution: int) -> np.ndarray:
