@@ -105,11 +105,11 @@ def draw(
     samples = samples_per_side(resolution)
     size = resolution * samples
     solid = scene.solid
+    shadow, frame, bias = _shadow(solid, light, 256 if resolution <= 160 else 512)
     seen = _rasterize(solid, _screen(solid, camera), size, size)
     face, weights, depth = seen.face[0].numpy(), seen.barycentric[0].numpy(), seen.depth[0].numpy()
     eye = camera.cam2world[:3, 3].numpy()
     lights = light.array()
-    shadow, frame, bias = _shadow(solid, light, 256 if resolution <= 160 else 512)
     image = weights  # colours take the place of the weights, sample by sample: pictures are large
     part = np.empty((size, size), np.uint8)
     normal_image = np.empty((size, size, 3) if aux else (0, 0, 3), np.float32)

@@ -198,8 +198,8 @@ def person(latent: ArrayLike | torch.Tensor, texture_resolution: int = 256, head
     numbers = np.asarray(latent, np.float32)
     key = (numbers.tobytes(), texture_resolution, head)
     if key not in _people:
-        _people[key] = Person(numbers, texture_resolution, head)
-        while len(_people) > REMEMBERED:
+        while len(_people) >= REMEMBERED:  # before the next one takes their room
             _people.popitem(last=False)
+        _people[key] = Person(numbers, texture_resolution, head)
     _people.move_to_end(key)
     return _people[key]
