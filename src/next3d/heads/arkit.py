@@ -156,7 +156,10 @@ def arkit_coefficients(given: Mapping[str, Any] | Tensor | np.ndarray | Sequence
             if key is None:
                 raise InputError(f"'{name}' is not one of ARKit's 52 blendshapes (eyeBlinkLeft, jawOpen, …)")
             values[key] = torch.as_tensor(np.asarray(value), dtype=torch.float32)
-        shape = torch.broadcast_shapes(*(value.shape for value in values.values())) if values else torch.Size()
+        try:
+            shape = np.broadcast_shapes(*(value.shape for value in values.values()))
+        except ValueError as error:
+            raise InputError(f"the coefficients' shapes do not fit together: {error}") from None
         zero = torch.zeros(shape)
         result = torch.stack([values.get(name, zero).expand(shape) for name in ARKIT_NAMES], -1)
     else:
