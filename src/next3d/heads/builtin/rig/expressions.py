@@ -305,7 +305,7 @@ def left_or_whole(face: Face) -> dict[str, Array]:
         face.at("lip_corner", 8, -26, -14), (14, 14, 18), (1.2, -2.2, 0)
     )
     e["larynxUp"] = face.dab(throat + np.array([0, 12, 10]) * MM, (13, 15, 26), (0, 4.0, 1.2))
-    e["browTilt"] = 0.5 * e["browOuterUp"] + 0.35 * face.brow((0, 4.5, 0), (0, 3.5, 0), (0, 0, 0)) + z
+    e["browTilt"] = 0.5 * e["browOuterUp"] + 0.35 * face.brow((0, 4.5, 0), (0, 3.5, 0), (0, 0, 0))
     e["cheekPuffAside"] = e["cheekPuff"]
     return e
 
