@@ -362,11 +362,14 @@ def test_an_interrupted_video_leaves_no_file(tmp_path, monkeypatch, number, code
 
     monkeypatch.setattr(Avatar, "animate", broken)
     before = signal.getsignal(signal.SIGTERM)
+    # A process started in the background ignores Ctrl-C; this test is about one in the foreground.
+    ignoring = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as stopped:
             main(["animate", *TINY, "--seconds", "1", "--out", str(tmp_path / "a.mp4")])
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, ignoring)
     assert stopped.value.code == code
     assert list(tmp_path.iterdir()) == []
 

@@ -34,7 +34,7 @@ KEYFRAMES = 12  # frames of a clip that its shape is fitted on
 CHUNK = 128  # frames fitted at once
 MISFIT = 0.04  # residual, as a share of the inter-ocular distance, at which the confidence is one half
 # Time constants of the smoother in seconds: heads turn slower than mouths and lids move.
-SMOOTHING = {"rotation": 0.08, "translation": 0.08, "jaw": 0.035, "expression": 0.035}
+SMOOTHING = {"rotation": 0.08, "translation": 0.08, "jaw": 0.025, "expression": 0.025}
 DECA_DEVIATION = 0.03  # how far landmarks may move DECA's expression and jaw
 FREE = [name for name in BLOCKS if name != "shape"]
 
