@@ -208,7 +208,6 @@ class Face:
 def left_or_whole(face: Face) -> dict[str, Array]:
     """Paired expressions on the left, and the symmetric ones whole."""
     a, left = face.anatomy, face.left_lips
-    z = np.zeros_like(a.vertices)
     e: dict[str, Array] = {}
     e["eyeBlink"] = lids.blink(a, 0)[0]
     e["eyeSquint"] = face.lid("eyeSquint") + face.cheek(1.2, 0.7)
