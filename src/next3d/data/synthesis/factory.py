@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +25,9 @@ from next3d.data.synthesis.poses import Pose, draw_pose
 from next3d.data.synthesis.render import Picture, render, shape
 from next3d.data.writer import DatasetWriter
 from next3d.errors import InputError
+from next3d.heads.head_model import HeadModel
+
+LOOKS = 1  # raised whenever the same recipe draws other pictures, so that a build is not resumed with two kinds of them
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,17 @@ class Recipe:
     def maker(self) -> dict:
         """What ``dataset.json`` says about how the dataset was made."""
         return {
-            "command": "synthesize", "seed": self.seed, "cameras": self.cameras, "bias": self.bias, "neck": self.neck,
-            "free_light": self.free_light,
+            "command": "synthesize", "looks": LOOKS, "seed": self.seed, "cameras": self.cameras, "bias": self.bias,
+            "neck": self.neck, "free_light": self.free_light, "head_sha256": _digest(anatomy(self.head).head),
         }  # fmt: skip
+
+
+def _digest(head: HeadModel) -> str:
+    """Twelve digits that change with any of the head's numbers."""
+    digest = hashlib.sha256()
+    for name, numbers in sorted(head.named_buffers()):
+        digest.update(name.encode() + numbers.numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def synthesize(
@@ -158,6 +170,7 @@ def _run(recipe: Recipe, writer: DatasetWriter, todo: list[int], workers: int) -
     if workers == 1 or len(batches) < 2:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # one order of summation, whatever the machine: the same bytes everywhere
+        _return_memory()
         try:
             for index in todo:
                 _make(recipe, writer, index)
@@ -191,14 +204,19 @@ def _batches(todo: list[int], cameras: int, size: int) -> list[list[int]]:
     return batches
 
 
+def _return_memory() -> None:
+    """Let glibc hand the memory of freed pictures back at once."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-3, 1 << 18)
+
+
 _job: tuple[Recipe, DatasetWriter] | None = None
 
 
 def _start(recipe: Recipe, writer: DatasetWriter) -> None:
     global _job
     torch.set_num_threads(1)
-    with contextlib.suppress(OSError, AttributeError):  # glibc: hand the memory of freed pictures back at once
-        ctypes.CDLL(None).mallopt(-3, 1 << 18)
+    _return_memory()
     _job = recipe, writer
 
 
