@@ -15,6 +15,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ class DatasetWriter:
         aux: tuple[str, ...] = (),
         maker: Mapping[str, Any] | None = None,
     ):
-        require("pyarrow", "train")
+        if find_spec("pyarrow") is None:  # loaded in the end only, it takes 25 MB
+            require("pyarrow", "train")
         self.folder = Path(folder)
         self.resolution = check_resolution(resolution, str(folder))
         self.head = head
