@@ -120,10 +120,10 @@ class LiveTracker:
                 start=(previous, self.reference[None]),
                 prior=prior,
                 precision=precision[None],
-                iterations=3,
+                iterations=2,  # the frame before is near
             )
         self.state = rebase(found.state, found.reference, self.reference)
-        eyes = self.tracker.gaze.fit(inside, found.params, found.camera, iterations=3)
+        eyes = self.tracker.gaze.fit(inside, found.params, found.camera, iterations=2)
         elapsed = 0.0 if self.clock is None else now - self.clock
         self.clock = now
         steady = self.filter(torch.cat([self.state[0], eyes[0]]), elapsed)
