@@ -14,7 +14,9 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from next3d.data import Dataset
-from next3d.data.synthesis import Recipe, shape, synthesize
+from next3d.data.shards import pack
+from next3d.data.synthesis import Recipe, factory, shape, synthesize
+from next3d.data.synthesis.anatomy import anatomy
 from next3d.errors import InputError
 
 
@@ -99,6 +101,42 @@ def test_a_killed_build_goes_on_where_it_was(dataset, tmp_path):
     synthesize(folder, 6, 32, seed=5, workers=1, cameras=2, aux=True, progress=False)
     assert contents(folder) == contents(dataset)
     assert rows(folder) == rows(dataset)
+
+
+def test_a_build_is_not_resumed_with_other_looks_or_another_head(dataset, monkeypatch):
+    again = {"count": 6, "resolution": 32, "seed": 5, "workers": 1, "cameras": 2, "aux": True, "progress": False}
+    before = contents(dataset), (dataset / "dataset.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(factory, "LOOKS", factory.LOOKS + 1)
+        with pytest.raises(InputError, match=rf"looks = {factory.LOOKS - 1}, now it is {factory.LOOKS}"):
+            synthesize(dataset, **again)
+    numbers = dict(anatomy("builtin").head.named_buffers())["base"]
+    kept = numbers.clone()
+    numbers[100] += 0.001
+    with pytest.raises(InputError, match="head_sha256"):
+        synthesize(dataset, **again)
+    numbers.copy_(kept)
+    assert before == (contents(dataset), (dataset / "dataset.json").read_bytes())
+
+
+def test_hugging_face_datasets_read_drawn_people_and_their_auxiliary_pictures(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    datasets = pytest.importorskip("datasets")
+    ours = Dataset(dataset)
+    theirs = datasets.load_dataset("imagefolder", data_dir=str(dataset), cache_dir=str(tmp_path / "a"))["train"]
+    assert len(theirs) == 6  # auxiliary pictures are columns of their pictures' rows, not rows
+    assert np.array_equal(np.asarray(theirs[3]["image"]), ours[3].image.permute(1, 2, 0).numpy())
+    assert np.array_equal(np.asarray(theirs[3]["parts"]), Recipe(32, seed=5, cameras=2).picture(3)[0].parts)
+    assert np.array_equal(np.float32(theirs[3]["latent"]), ours[3].row["latent"])
+    pack(dataset, tmp_path / "shards")
+    packed = datasets.load_dataset("webdataset", data_dir=str(tmp_path / "shards"), cache_dir=str(tmp_path / "b"))
+    samples = {sample["__key__"]: sample for part in packed.values() for sample in part}
+    assert len(samples) == 6
+    third = next(sample for key, sample in samples.items() if int(key) == 3)
+    assert np.array_equal(np.asarray(third["png"]), np.asarray(theirs[3]["image"]))
+    assert np.array_equal(np.asarray(third["parts.png"]), np.asarray(theirs[3]["parts"]))
+    assert np.array_equal(np.asarray(third["depth.png"]), np.asarray(theirs[3]["depth"]))
 
 
 @pytest.mark.parametrize(
