@@ -16,16 +16,17 @@ def muted(srgb: np.ndarray) -> np.ndarray:
     return srgb + grey * (srgb.mean() - srgb)
 
 
-BAND = 32  # rows at a time, to keep the intermediate arrays small
+BAND = 1 << 14  # pixels at a time, to keep the intermediate arrays small
 
 
 def paint_background(who: Identity, resolution: int) -> np.ndarray:
     """(R, R, 3) float32 linear RGB. The picture's plane is all it knows: it does not move with the camera."""
     image = np.empty((resolution, resolution, 3), np.float32)
     centres = (np.arange(resolution) + 0.5) / resolution
-    for start in range(0, resolution, BAND):
-        v, u = np.meshgrid(centres[start : start + BAND], centres, indexing="ij")
-        image[start : start + BAND] = _paint(who, u, v)
+    rows = max(1, BAND // resolution)
+    for start in range(0, resolution, rows):
+        v, u = np.meshgrid(centres[start : start + rows], centres, indexing="ij")
+        image[start : start + rows] = _paint(who, u, v)
     return image
 
 
