@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from flame_files import write_flame_folder
 from next3d.errors import InputError
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
 from next3d.geometry.rotations import axis_angle_from_matrix, rotation_angle
 from next3d.heads import HeadModel, HeadParams, load_head
-from next3d.tracking.correspondence import IBUG_FROM_MEDIAPIPE
+from next3d.tracking.correspondence import IBUG_FROM_MEDIAPIPE, OVAL
 from next3d.tracking.fit import SIZE, FaceFitter, block
 from next3d.tracking.gaze import GazeFitter
 from next3d.tracking.least_squares import jacobian
@@ -76,6 +78,51 @@ def test_known_heads_are_found_again(head: HeadModel) -> None:
     assert residual.median() < 1.2
     converged = (turn < 5) & (shift < 0.1) & (residual < 2.0)
     assert converged.float().mean() >= 0.95
+
+
+@pytest.mark.slow
+def test_flames_files_with_a_mediapipe_embedding_are_fitted(head: HeadModel, tmp_path: Path) -> None:
+    """The built-in head written and read as FLAME's files, with an embedding of 105 landmarks as FLAME's has."""
+    a = {name: value.numpy().astype(float) for name, value in head.arrays().items()}
+    directions = np.zeros((len(a["template"]), 3, 400))
+    directions[..., :100] = a["shape_directions"].transpose(1, 2, 0)
+    directions[..., 300:350] = a["expression_directions"].transpose(1, 2, 0)
+    arrays = {
+        "v_template": a["template"],
+        "shapedirs": directions,
+        "posedirs": a["pose_directions"].transpose(1, 2, 0),
+        "J_regressor": a["joint_regressor"],
+        "weights": a["weights"],
+        "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]]),
+        "f": a["faces"].astype(np.uint32),
+    }
+    write_flame_folder(tmp_path / "flame", arrays)
+    inner = np.setdiff1d(np.arange(468), np.array(OVAL))
+    chosen = np.sort(np.random.default_rng(0).choice(inner, 105, replace=False))
+    np.savez(
+        tmp_path / "flame" / "mediapipe_landmark_embedding.npz",
+        landmark_indices=chosen,
+        lmk_face_idx=a["mediapipe_faces"][chosen].astype(np.int64),
+        lmk_b_coords=a["mediapipe_barycentric"][chosen],
+    )
+    flame = load_head(tmp_path / "flame")
+    params, camera = random_heads(head, 200)
+    points = project(head, params, camera, noise=1.0)
+    fitter = FaceFitter(flame, expression_deviation=0.35)
+    parts = [fitter.fit(points[i : i + 50]) for i in range(0, 200, 50)]
+    found = Camera.from_label(torch.cat([p.camera.label for p in parts]))
+    fitted = HeadParams.cat([p.params for p in parts])
+    eyes = GazeFitter(flame).fit(points, fitted, found)
+    turn = rotation_angle(found.cam2world[:, :3, :3], camera.cam2world[:, :3, :3]) * 180 / math.pi
+    place = found.world2cam[:, :3, 3], camera.world2cam[:, :3, 3]
+    open_eyes = params.expression[:, :2].amax(1) < 0.3
+    gaze = (eyes - params.eyes)[open_eyes][:, [0, 1, 3, 4]].abs().amax(1) * 180 / math.pi
+    assert turn.median() < 1.5
+    assert ((place[0] - place[1]).norm(dim=1) / place[1].norm(dim=1)).median() < 0.02
+    assert ((fitted.jaw - params.jaw)[:, 0].abs() * 180 / math.pi).median() < 2.0
+    assert gaze.median() < 4.0
+    assert (torch.cat([p.residual for p in parts]) * 512).median() < 1.2
+    assert (turn < 5).float().mean() >= 0.95
 
 
 @pytest.mark.slow
