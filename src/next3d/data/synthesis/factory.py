@@ -6,11 +6,12 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -217,7 +218,16 @@ def _start(recipe: Recipe, writer: DatasetWriter) -> None:
     global _job
     torch.set_num_threads(1)
     _return_memory()
+    threading.Thread(target=_follow_parent, daemon=True).start()
     _job = recipe, writer
+
+
+def _follow_parent() -> None:
+    """End this worker when the process that started it is gone: killed, it cannot say so itself."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(batch: list[int]) -> int:
