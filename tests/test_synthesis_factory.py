@@ -85,22 +85,35 @@ def test_seeds_and_options_differ(tmp_path):
     assert float(Recipe(32, seed=5, neck=10).pose(0).params.neck.abs().max()) > 0
 
 
+def children(process: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []  # another operating system
+
+
 @pytest.mark.slow
-def test_a_killed_build_goes_on_where_it_was(dataset, tmp_path):
+def test_a_killed_build_leaves_no_worker_and_goes_on_where_it_was(dataset, tmp_path):
     folder = tmp_path / "killed"
     code = (
         "import sys; from next3d.data.synthesis import synthesize\n"
-        f"if __name__ == '__main__': synthesize({str(folder)!r}, 6, 32, seed=5, workers=1, cameras=2, aux=True)"
+        f"if __name__ == '__main__': synthesize({str(folder)!r}, 60, 32, seed=5, workers=2, cameras=2, aux=True)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    (tmp_path / "build.py").write_text(code)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "build.py")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None and len(list(folder.rglob("images/*/*.png"))) < 2:
+    while time.monotonic() < deadline and process.poll() is None and len(list(folder.rglob("images/*/0*.png"))) < 2:
         time.sleep(0.005)
+    workers = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    while time.monotonic() < deadline and any(Path(f"/proc/{worker}/cwd").exists() for worker in workers):
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{worker}/cwd").exists() for worker in workers)  # a zombie has no cwd
     synthesize(folder, 6, 32, seed=5, workers=1, cameras=2, aux=True, progress=False)
-    assert contents(folder) == contents(dataset)
-    assert rows(folder) == rows(dataset)
+    made = contents(folder)
+    assert {name: made[name] for name in contents(dataset)} == contents(dataset)
+    assert rows(folder)[:6] == rows(dataset)
 
 
 def test_a_build_is_not_resumed_with_other_looks_or_another_head(dataset, monkeypatch):
