@@ -23,6 +23,7 @@ from next3d.errors import InputError
 from next3d.heads import load_head
 from next3d.io.files import write_text
 from next3d.io.images import read_image
+from next3d.io.processes import end_with_parent
 from next3d.io.video import read_video, video_info
 from next3d.tracking.crop import Crop
 from next3d.tracking.detector import open_detector
@@ -170,6 +171,7 @@ _state: dict = {}
 
 def start_worker(writer: DatasetWriter, settings: BuildSettings, threads: int) -> None:
     """What a process needs: its own tracker."""
+    end_with_parent()
     if threads:
         torch.set_num_threads(threads)
     face = "largest" if settings.face == "one" else settings.face

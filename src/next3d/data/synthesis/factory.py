@@ -6,12 +6,11 @@ import contextlib
 import ctypes
 import hashlib
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from next3d.data.synthesis.render import Picture, render, shape
 from next3d.data.writer import DatasetWriter
 from next3d.errors import InputError
 from next3d.heads.head_model import HeadModel
+from next3d.io.processes import end_with_parent
 
 LOOKS = 1  # raised whenever the same recipe draws other pictures, so that a build is not resumed with two kinds of them
 
@@ -218,16 +218,8 @@ def _start(recipe: Recipe, writer: DatasetWriter) -> None:
     global _job
     torch.set_num_threads(1)
     _return_memory()
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    end_with_parent()
     _job = recipe, writer
-
-
-def _follow_parent() -> None:
-    """End this worker when the process that started it is gone: killed, it cannot say so itself."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(batch: list[int]) -> int:
