@@ -114,11 +114,11 @@ def validate(
     from next3d.data.validate import draw_overlay
     from next3d.data.validate import validate as check
     from next3d.heads import load_head
-    from next3d.io.files import check_writable
+    from next3d.io.images import check_image_path
 
     model = None
     if overlay is not None:
-        check_writable(overlay)
+        check_image_path(overlay)
         model = load_head(head)
     report = check(path, workers=workers)
     print(report.table())
@@ -192,8 +192,8 @@ def show(path: Path, /, out: Path = Path("dataset.png"), count: int = 48, column
         seed: which samples.
     """
     from next3d.data.show import show as draw
-    from next3d.io.files import check_writable
+    from next3d.io.images import check_image_path
 
-    check_writable(out)
+    check_image_path(out)
     draw(path, out, count=count, columns=columns, seed=seed)
     print(out)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from tqdm import tqdm
 
 from next3d.data.dataset import Dataset, PictureDataset, collate, decode, open_dataset
@@ -145,7 +146,7 @@ def _examine(dataset: PictureDataset, index: int) -> _Row:
     row.digest = hashlib.blake2b(data, digest_size=16).digest()
     resolution = dataset.resolution
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        with PngImageFile(io.BytesIO(data)) as image:
             if image.size != (resolution, resolution):
                 size = f"{image.width}×{image.height}"
                 row.problems.append(("size", f"{row.name}: {size}, expected {resolution}×{resolution}"))

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from next3d.errors import InputError
-from next3d.io.files import atomic_path
+from next3d.io.files import atomic_path, check_writable
 
 MAX_PIXELS = 100_000_000  # a 10,000 × 10,000 photo; more is refused before it is decoded
 WRITE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -90,6 +90,14 @@ def from_uint8(pictures: np.ndarray | Tensor) -> Tensor:
     return torch.as_tensor(pictures).movedim(-1, -3).float() / 127.5 - 1
 
 
+def check_image_path(path: str | Path) -> Path:
+    """Return ``path`` if a picture can be written there, see :func:`write_image`; raise :class:`InputError` if not."""
+    path = Path(path)
+    if path.suffix.lower() not in WRITE_SUFFIXES:
+        raise InputError(f"cannot write {path}: a picture's name ends in {', '.join(WRITE_SUFFIXES)}")
+    return check_writable(path)
+
+
 def write_image(path: str | Path, picture: np.ndarray | Tensor, *, quality: int = 95) -> None:
     """Write a picture atomically, in the format of the suffix: PNG, JPEG or WebP.
 
@@ -97,9 +105,7 @@ def write_image(path: str | Path, picture: np.ndarray | Tensor, *, quality: int 
         picture: uint8 (H, W, 3), (H, W, 4) or grey (H, W); or a float tensor (3, H, W) in [−1, 1]
         quality: of JPEG and WebP
     """
-    path = Path(path)
-    if path.suffix.lower() not in WRITE_SUFFIXES:
-        raise InputError(f"cannot write {path}: a picture's name ends in {', '.join(WRITE_SUFFIXES)}")
+    path = check_image_path(path)
     array = to_uint8(picture) if isinstance(picture, Tensor) and picture.is_floating_point() else np.asarray(picture)
     image = Image.fromarray(np.ascontiguousarray(array))
     if image.mode == "RGBA" and path.suffix.lower() in (".jpg", ".jpeg"):
