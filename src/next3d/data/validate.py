@@ -79,9 +79,8 @@ class Report:
         failed = {name: offenders for name, offenders in self.offenders.items() if offenders}
         name, offenders = next(iter(failed.items()))
         total = sum(len(found) for found in failed.values())
-        return (
-            f"{self.path}: {total} problems in {len(failed)} of {len(CHECKS)} checks; the first, {name}: {offenders[0]}"
-        )
+        problems = f"{total} problem{'s' * (total > 1)} in {len(failed)} of {len(CHECKS)} checks"
+        return f"{self.path}: {problems}; the first, {name}: {offenders[0]}"
 
 
 @dataclass
