@@ -75,7 +75,13 @@ def test_a_clip_is_steady_without_lag(tmp_path: Path) -> None:
     assert len(raw) == len(steady) == 78
     assert steady.confidence is not None
     assert steady.confidence.min() > 0.5
-    assert (steady.params.shape == steady.params.shape[:1]).all()  # one person, one shape
+    assert (steady.params.shape == steady.params.shape[:1]).all()  # one person, one shape …
+    assert steady.params.shape.abs().max() < 3  # … that a person can have
+    names = load_head("builtin").expression_names
+    smile = steady.params.expression[:, [names.index("mouthSmileLeft"), names.index("mouthSmileRight")]].mean(1)
+    assert smile[40] > 0.4  # he grins in the middle, and is calm at both ends
+    assert smile[5] < 0.2
+    assert smile[70] < 0.2
 
     def angles(motion: Motion) -> torch.Tensor:
         assert motion.camera is not None

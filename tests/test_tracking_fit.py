@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -55,29 +56,46 @@ def project(head: HeadModel, params: HeadParams, camera: Camera, noise: float = 
     return uv + noise / 512 * torch.randn(uv.shape, generator=torch.Generator().manual_seed(seed))
 
 
+class Errors(NamedTuple):
+    """How far fits are from the truth, per head: degrees, share of the distance, degrees, degrees, pixels of 512."""
+
+    turn: torch.Tensor
+    shift: torch.Tensor
+    jaw: torch.Tensor
+    gaze: torch.Tensor
+    residual: torch.Tensor
+
+
+def fit_errors(fitter: FaceFitter, points: torch.Tensor, params: HeadParams, camera: Camera) -> Errors:
+    parts = [fitter.fit(points[i : i + 50]) for i in range(0, len(points), 50)]
+    found = Camera.from_label(torch.cat([part.camera.label for part in parts]))
+    fitted = HeadParams.cat([part.params for part in parts])
+    eyes = GazeFitter(fitter.head).fit(points, fitted, found)
+    place, true = found.world2cam[:, :3, 3], camera.world2cam[:, :3, 3]
+    open_eyes = params.expression[:, :2].amax(1) < 0.3
+    return Errors(
+        rotation_angle(found.cam2world[:, :3, :3], camera.cam2world[:, :3, :3]).rad2deg(),
+        (place - true).norm(dim=1) / true.norm(dim=1),
+        (fitted.jaw - params.jaw)[:, 0].abs().rad2deg(),
+        (eyes - params.eyes)[open_eyes][:, [0, 1, 3, 4]].abs().amax(1).rad2deg(),
+        torch.cat([part.residual for part in parts]) * 512,
+    )
+
+
+def assert_found(errors: Errors) -> None:
+    assert errors.turn.median() < 1.5
+    assert errors.shift.median() < 0.02
+    assert errors.jaw.median() < 2.0
+    assert errors.gaze.median() < 4.0
+    assert errors.residual.median() < 1.2
+    converged = (errors.turn < 5) & (errors.shift < 0.1) & (errors.residual < 2.0)
+    assert converged.float().mean() >= 0.95
+
+
 @pytest.mark.slow
 def test_known_heads_are_found_again(head: HeadModel) -> None:
     params, camera = random_heads(head, 200)
-    points = project(head, params, camera, noise=1.0)
-    parts = [FaceFitter(head).fit(points[i : i + 50]) for i in range(0, 200, 50)]
-    label = torch.cat([p.camera.label for p in parts])
-    found = Camera.from_label(label)
-    fitted = HeadParams.cat([p.params for p in parts])
-    eyes = GazeFitter(head).fit(points, fitted, found)
-    turn = rotation_angle(found.cam2world[:, :3, :3], camera.cam2world[:, :3, :3]) * 180 / math.pi
-    place = found.world2cam[:, :3, 3], camera.world2cam[:, :3, 3]
-    shift = (place[0] - place[1]).norm(dim=1) / place[1].norm(dim=1)
-    jaw = (fitted.jaw - params.jaw)[:, 0].abs() * 180 / math.pi
-    open_eyes = params.expression[:, :2].amax(1) < 0.3
-    gaze = (eyes - params.eyes)[open_eyes][:, [0, 1, 3, 4]].abs().amax(1) * 180 / math.pi
-    residual = torch.cat([p.residual for p in parts]) * 512
-    assert turn.median() < 1.5
-    assert shift.median() < 0.02
-    assert jaw.median() < 2.0
-    assert gaze.median() < 4.0
-    assert residual.median() < 1.2
-    converged = (turn < 5) & (shift < 0.1) & (residual < 2.0)
-    assert converged.float().mean() >= 0.95
+    assert_found(fit_errors(FaceFitter(head), project(head, params, camera, noise=1.0), params, camera))
 
 
 @pytest.mark.slow
@@ -108,21 +126,8 @@ def test_flames_files_with_a_mediapipe_embedding_are_fitted(head: HeadModel, tmp
     flame = load_head(tmp_path / "flame")
     params, camera = random_heads(head, 200)
     points = project(head, params, camera, noise=1.0)
-    fitter = FaceFitter(flame, expression_deviation=0.35)
-    parts = [fitter.fit(points[i : i + 50]) for i in range(0, 200, 50)]
-    found = Camera.from_label(torch.cat([p.camera.label for p in parts]))
-    fitted = HeadParams.cat([p.params for p in parts])
-    eyes = GazeFitter(flame).fit(points, fitted, found)
-    turn = rotation_angle(found.cam2world[:, :3, :3], camera.cam2world[:, :3, :3]) * 180 / math.pi
-    place = found.world2cam[:, :3, 3], camera.world2cam[:, :3, 3]
-    open_eyes = params.expression[:, :2].amax(1) < 0.3
-    gaze = (eyes - params.eyes)[open_eyes][:, [0, 1, 3, 4]].abs().amax(1) * 180 / math.pi
-    assert turn.median() < 1.5
-    assert ((place[0] - place[1]).norm(dim=1) / place[1].norm(dim=1)).median() < 0.02
-    assert ((fitted.jaw - params.jaw)[:, 0].abs() * 180 / math.pi).median() < 2.0
-    assert gaze.median() < 4.0
-    assert (torch.cat([p.residual for p in parts]) * 512).median() < 1.2
-    assert (turn < 5).float().mean() >= 0.95
+    # FLAME's own prior is for its expressions; these are the built-in head's, in [0, 1].
+    assert_found(fit_errors(FaceFitter(flame, expression_deviation=0.35), points, params, camera))
 
 
 @pytest.mark.slow
@@ -137,21 +142,13 @@ def test_a_head_that_knows_only_the_ibug_landmarks_is_fitted_too(head: HeadModel
     irises = camera.project(world_from_head(mesh.irises))[0]
     points[:, 473:478], points[:, 468:473] = irises[:, :1], irises[:, 1:]
     points = points + torch.randn(points.shape, generator=torch.Generator().manual_seed(1)) / 512
-    fitter = FaceFitter(flame, expression_deviation=0.35)
-    parts = [fitter.fit(points[i : i + 50]) for i in range(0, 200, 50)]
-    found = Camera.from_label(torch.cat([p.camera.label for p in parts]))
-    fitted = HeadParams.cat([p.params for p in parts])
-    eyes = GazeFitter(flame).fit(points, fitted, found)
-    turn = rotation_angle(found.cam2world[:, :3, :3], camera.cam2world[:, :3, :3]) * 180 / math.pi
-    place = found.world2cam[:, :3, 3], camera.world2cam[:, :3, 3]
-    open_eyes = params.expression[:, :2].amax(1) < 0.3
-    gaze = (eyes - params.eyes)[open_eyes][:, [0, 1, 3, 4]].abs().amax(1) * 180 / math.pi
-    assert turn.median() < 2.0
-    assert ((place[0] - place[1]).norm(dim=1) / place[1].norm(dim=1)).median() < 0.02
-    assert ((fitted.jaw - params.jaw)[:, 0].abs() * 180 / math.pi).median() < 2.0
-    assert gaze.median() < 4.0
-    assert (torch.cat([p.residual for p in parts]) * 512).median() < 1.2
-    assert ((turn < 8).float().mean()) >= 0.95
+    errors = fit_errors(FaceFitter(flame, expression_deviation=0.35), points, params, camera)
+    assert errors.turn.median() < 2.0
+    assert errors.shift.median() < 0.02
+    assert errors.jaw.median() < 2.0
+    assert errors.gaze.median() < 4.0
+    assert errors.residual.median() < 1.2
+    assert (errors.turn < 8).float().mean() >= 0.95
 
 
 def test_derivatives_agree_with_forward_mode(head: HeadModel) -> None:

@@ -87,11 +87,13 @@ def build(
     """
     from collections import Counter
 
-    from next3d.tracking.build import BuildSettings, build_dataset
+    from next3d.tracking.build import END, BuildSettings, build_dataset
 
     settings = BuildSettings(resolution, head, face, smallest, sharpness, misfit, seconds_between)
     info, outcomes = build_dataset(photos, out, settings, workers=workers)
-    for reason, number in Counter(one.reason.partition(":")[0] for one in outcomes if one.reason).most_common():
+    for reason, number in Counter(
+        one.reason.partition(":")[0] for one in outcomes if one.reason not in ("", END)
+    ).most_common():
         print(f"skipped {number:,}: {reason}")
     print(f"{out}: {info.count:,} pictures of {info.resolution}×{info.resolution}; {out / 'report.html'} shows all")
 

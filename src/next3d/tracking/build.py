@@ -31,6 +31,7 @@ from next3d.tracking.preview import panels
 from next3d.tracking.track import PICTURES, VIDEOS, Track, Tracker, is_video
 
 THUMBNAIL = 96
+END = "end of the video"  # a row that a video was too short to fill; no picture was left out
 SHOWN = 300  # thumbnails in the report per reason
 
 
@@ -199,7 +200,7 @@ def do_job(job: tuple[Path, str, int, int]) -> list[Outcome]:
             wanted = frame.seconds + _state["settings"].seconds_between
             label = f"{name} at {frame.seconds:.2f} s"
             outcomes.append(keep(frame.image, first + len(outcomes), label, identity=first, shape=shape))
-        return outcomes + [Outcome(first + i, name, "end of the video", "") for i in range(len(outcomes), count)]
+        return outcomes + [Outcome(first + i, name, END, "") for i in range(len(outcomes), count)]
     except InputError as error:
         return [Outcome(first + i, name, short(error, path), "") for i in range(count)]
 
@@ -284,7 +285,7 @@ figcaption{{font-size:.8rem;overflow-wrap:anywhere;opacity:.8}}</style>
 
 def report(outcomes: list[Outcome], settings: BuildSettings) -> str:
     """A page of its own: counts per reason, and thumbnails with overlays. Nothing is fetched from anywhere."""
-    counted = [o for o in outcomes if o.reason != "end of the video"]
+    counted = [o for o in outcomes if o.reason != END]
     reasons = Counter(o.reason.split(":")[0] or "kept" for o in counted)
     sections = []
     for reason, count in sorted(reasons.items(), key=lambda item: (item[0] == "kept", -item[1])):

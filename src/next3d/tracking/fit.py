@@ -17,12 +17,17 @@ from next3d.errors import InputError
 from next3d.geometry.cameras import FOCAL, PIVOT, RADIUS, Camera, pinhole
 from next3d.geometry.meshes import HEAD_SCALE, head_from_world, world_from_head
 from next3d.geometry.rotations import axis_angle_from_matrix, matrix_derivatives, matrix_from_axis_angle
+from next3d.heads.arkit import ARKIT_NAMES
 from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams, smoothstep
 from next3d.tracking.correspondence import Correspondence, find_correspondence
 from next3d.tracking.least_squares import solve
 
-NOISE = 2.0 / 512  # of a landmark, as a share of the crop; detector noise and model misfit together
+# Standard deviation of a landmark as a share of the crop. The detector's own noise is a pixel or two of 512; the rest
+# is misfit that neighbouring landmarks share, so that hundreds of them must not outvote the priors.
+NOISE = 6.0 / 512
+PLAUSIBLE = 2.5  # standard deviations of a shape parameter beyond which no head should go …
+WALL = 6.0  # … and the residual per unit beyond it
 NEGATIVE = 8.0  # residual per unit of a named expression below zero
 BLOCKS = {"rotation": 3, "translation": 3, "jaw": 3, "expression": 50, "shape": 100}
 SIZE = sum(BLOCKS.values())
@@ -76,7 +81,7 @@ class FaceFitter:
         self.focal = focal
         self.places: Correspondence = find_correspondence(head)
         self.points = head.at(self.places.faces, self.places.barycentric)
-        named = torch.tensor(["jaw" not in n and any(c.isupper() for c in n) for n in head.expression_names])
+        named = torch.tensor([name in ARKIT_NAMES for name in head.expression_names])
         self.positive = named.float()  # named expressions have no meaningful negative side
         if expression_deviation is None:
             expression_deviation = 0.35 if bool(named.any()) else 1.0
@@ -219,7 +224,8 @@ class FaceFitter:
             data = (self.landmarks(full, reference) - points) * scale
             expected = ((full - prior) * precision)[:, index]
             below = (-full[:, block("expression")]).relu() * self.positive * NEGATIVE
-            return torch.cat([data.flatten(1), expected, below], 1)
+            beyond = (full[:, block("shape")].abs() - PLAUSIBLE).relu() * WALL
+            return torch.cat([data.flatten(1), expected, below, beyond], 1)
 
         def derivatives(x: Tensor) -> Tensor:
             full = fixed + x @ spread
@@ -227,7 +233,10 @@ class FaceFitter:
             expected = torch.diag_embed(precision[:, index])
             below = torch.diag_embed((full[:, block("expression")] < 0).float() * self.positive * -NEGATIVE)
             below = torch.nn.functional.pad(below, (block("expression").start, BLOCKS["shape"]))[..., index]
-            return torch.cat([data, expected, below], 1)
+            shape = full[:, block("shape")]
+            beyond = torch.diag_embed((shape.abs() > PLAUSIBLE).float() * shape.sign() * WALL)
+            beyond = torch.nn.functional.pad(beyond, (block("shape").start, 0))[..., index]
+            return torch.cat([data, expected, below, beyond], 1)
 
         solution = solve(residual, state[:, index], derivatives=derivatives, iterations=iterations)
         return fixed + solution.x @ spread, solution.information, index
@@ -293,18 +302,16 @@ class FaceFitter:
     def merge_shapes(self, fit: Fit) -> Tensor:
         """One shape (100,) for several fits of a person, each weighing by what its picture says about the shape.
 
-        The information about the shape alone is the Schur complement of the other unknowns; priors count once.
+        The information about the shape alone is the Schur complement of the other unknowns. Pictures of one person
+        share their misfit, so many of them are averaged, not taken as so many independent witnesses.
         """
         is_shape = fit.free >= SIZE - BLOCKS["shape"]
         a = fit.information[:, ~is_shape][:, :, ~is_shape]
         b = fit.information[:, ~is_shape][:, :, is_shape]
         c = fit.information[:, is_shape][:, :, is_shape]
         marginal = c - b.mT @ torch.linalg.solve(a + 1e-6 * torch.eye(a.shape[-1]), b)  # (N, 100, 100)
-        prior = torch.diag(self.precision[block("shape")].square())
         shape = fit.state[:, block("shape")]
-        total = (marginal - prior).sum(0) + prior
-        # A fit's own prior pulled it towards zero; its data alone asks for marginal · shape.
-        return torch.linalg.solve(total, (marginal @ shape[..., None]).sum(0)[:, 0])
+        return torch.linalg.solve(marginal.mean(0), (marginal @ shape[..., None]).mean(0)[:, 0])
 
 
 def third_column(ratio: Tensor) -> Tensor:

@@ -59,7 +59,8 @@ class Tracker:
 
     Args:
         head: the head model to fit.
-        detector: by default MediaPipe's, see :func:`open_detector`.
+        detector: by default MediaPipe's for pictures; one opened with ``video=True`` follows a clip faster, see
+            :func:`open_detector`.
         face: "largest", or the index of the face by size, as text.
     """
 
@@ -90,11 +91,11 @@ class Tracker:
             state[block(name)] = value[0]
         return state
 
-    def detect(self, image: np.ndarray, detector: Detector | None = None) -> Face:
+    def detect(self, image: np.ndarray) -> Face:
         """The chosen face of a picture (H, W, 3) uint8, in its pixels."""
-        return choose_face(self.faces(image, detector), self.face)
+        return choose_face(self.faces(image), self.face)
 
-    def faces(self, image: np.ndarray, detector: Detector | None = None) -> list[Face]:
+    def faces(self, image: np.ndarray) -> list[Face]:
         """All faces of a picture (H, W, 3) uint8, the largest first, in its pixels."""
         scale = DETECT_SIZE / max(image.shape[:2])
         small = image
@@ -102,7 +103,7 @@ class Tracker:
             size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
             small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
         ratio = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]], np.float32)
-        found = (detector or self.detector).detect(small)
+        found = self.detector.detect(small)
         return [Face(face.points * ratio, face.depth * ratio[0]) for face in found]
 
     def photo(self, image: np.ndarray, *, face: Face | None = None, shape: Tensor | None = None) -> Track:
@@ -159,15 +160,14 @@ class Tracker:
         if not tracks:
             raise InputError("no picture could be tracked")
         motions = [track.motion for track in tracks]
-        cat = lambda values: torch.cat(values)  # noqa: E731
         motion = Motion(
             HeadParams.cat([m.params for m in motions]),
             1.0,
-            Camera.from_label(cat([m.camera.label for m in motions])),  # type: ignore[union-attr]
-            cat([m.confidence for m in motions]),
-            cat([m.crop for m in motions]),
+            Camera.from_label(torch.cat([m.camera.label for m in motions])),  # type: ignore[union-attr]
+            torch.cat([m.confidence for m in motions]),  # type: ignore[misc]
+            torch.cat([m.crop for m in motions]),  # type: ignore[misc]
         )
-        return Track(motion, np.concatenate([t.points for t in tracks]), cat([t.residual for t in tracks]))
+        return Track(motion, np.concatenate([t.points for t in tracks]), torch.cat([t.residual for t in tracks]))
 
     def video(self, path: Path, *, smoothing: float = 1.0, progress: bool = True) -> Track:
         """Track a clip: one shape for all frames, and a path without jitter or lag.
@@ -179,7 +179,6 @@ class Tracker:
             InputError: not a readable video, or no face in any frame.
         """
         info = video_info(path)
-        detector = open_detector(video=True) if not isinstance(self.detector, _Fixed) else self.detector
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile(dir=folder) as file:
             # Landmarks of an hour are some hundred megabytes: they wait on the disk, not in memory.
             count = 0
@@ -187,7 +186,7 @@ class Tracker:
             times, codes = [], []
             for frame in read_video(path):
                 try:
-                    points = self.detect(frame.image, detector).points
+                    points = self.detect(frame.image).points
                     codes.append(self.expected(frame.image, points))
                 except InputError:
                     points = np.full((LANDMARKS, 2), np.nan, np.float32)
@@ -201,8 +200,6 @@ class Tracker:
             known = torch.stack([c for c in codes if c is not None]) if self.deca is not None and codes else None
             track = self.clip(landmarks, fps=info.fps, smoothing=smoothing, progress=progress, expected=known)
             del landmarks
-        if detector is not self.detector:
-            detector.close()
         return constant_rate(track, np.array(times), info.fps)
 
     def clip(
@@ -278,18 +275,6 @@ class Tracker:
         crops = torch.tensor([[crop.x, crop.y, crop.side]]).expand(len(points), 3)
         inside = np.stack([crop.normalise(p) for p in points]).astype(np.float16)
         return Track(Motion(params, fps, camera, confidence, crops), inside, residual)
-
-
-class _Fixed:
-    """A detector that gives landmarks computed elsewhere; for tests and converters."""
-
-    def __init__(self, faces: Callable[[np.ndarray], list[Face]]):
-        self.faces = faces
-
-    def detect(self, image: np.ndarray) -> list[Face]:
-        return self.faces(image)
-
-    def close(self) -> None: ...
 
 
 def reframe(crop: Crop, camera: Camera) -> Crop:
