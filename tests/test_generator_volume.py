@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -93,3 +95,11 @@ def test_empty_rays_have_finite_values_and_gradients():
     assert picture.depth.isfinite().all()
     (picture.depth.sum() + picture.features.sum()).backward()
     assert sigma.grad.isfinite().all()
+
+
+def test_nothing_is_seen_outside_the_box_but_by_the_released_network():
+    points = torch.tensor([[[0.1, 0.1, 0.4], [0.1, 0.1, 0.6], [0.1, -0.51, 0.1]]])
+    planes = [torch.ones(1, tiny_config().planes.channels, 4, 4)] * 3
+    for mode, seen in (("default", [True, False, False]), ("compatible", [True, True, True])):
+        sigma = Volume(dataclasses.replace(tiny_config(), mode=mode)).field(planes)(points).sigma[0, :, 0]
+        assert (sigma > -50).tolist() == seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 
 from next3d.data.synthesis.identity import AXES, LATENT_SIZE, Identity
 from next3d.errors import InputError
+from next3d.generator.config import GeneratorConfig, MappingConfig
+from next3d.generator.mapping import Mapping
 from next3d.training.factors import Factors, factors
 from next3d.training.randomness import SampleRandom
 from next3d.training.reconstruct import ByIdentity, Scene, choose_pixels, shared_meshes, small_parts
@@ -104,6 +107,39 @@ def test_factors_are_what_the_latent_means():
             return z.new_zeros(len(z), 2, 8)
 
     assert task(Mapping(), torch.rand(4, 64)).item() == pytest.approx(1, abs=0.5)  # nothing known: all of the variance
+
+
+def test_a_mapping_with_waves_learns_what_latents_mean():
+    config = GeneratorConfig(mapping=MappingConfig(z_dim=LATENT_SIZE, w_dim=160, waves=3, camera_conditioning=False))
+    torch.manual_seed(0)
+    mapping, task = Mapping(config), Factors(160, 0)
+    features = mapping.features(task.latents[:2000])
+    assert features.shape[1] == 7 * LATENT_SIZE
+    torch.testing.assert_close(features.var(), torch.tensor(1.0), atol=0.05, rtol=0)
+    chance = torch.rand(512, generator=torch.Generator().manual_seed(1))
+    before = task(mapping, chance).item()
+    task.teach(mapping, 150, 0, show=False)
+    after = task(mapping, chance).item()
+    assert after < 0.7 < 1 < before
+    torch.testing.assert_close(mapping.average, mapping(task.latents)[:, 0].mean(0))
+
+
+def test_only_a_mapping_from_elsewhere_is_not_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    taught = []
+    monkeypatch.setattr(Factors, "teach", lambda self, *rest: taught.append(rest[1]))
+    config = tiny_config(stage="reconstruct", reconstruct={"factor_weight": 0.1, "factor_steps": 3}, batch=4)
+    generator = dataclasses.replace(
+        config.generator, mapping=dataclasses.replace(config.generator.mapping, z_dim=LATENT_SIZE)
+    )
+    config = dataclasses.replace(config, generator=generator, total_steps=1, checkpoint_every=1)
+    first = trainer(config, tmp_path / "first")
+    first.run()
+    assert taught == [3]
+    trainer(config, tmp_path / "second", init=tmp_path / "first")
+    assert taught == [3]
+    waves = dataclasses.replace(generator, mapping=dataclasses.replace(generator.mapping, waves=2))
+    trainer(dataclasses.replace(config, generator=waves), tmp_path / "third", init=tmp_path / "first")
+    assert taught == [3, 3]
 
 
 def test_what_the_stage_cannot_learn_from_is_refused(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -119,7 +120,7 @@ class Loader(Iterator[Batch]):
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def __del__(self) -> None:
-        if getattr(self, "_threads", None) is not None:
+        if getattr(self, "_threads", None) is not None and not sys.is_finalizing():
             self.close()
 
 

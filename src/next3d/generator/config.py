@@ -32,6 +32,9 @@ class MappingConfig:
     """show the network the camera, so that pose and looks may correlate as in the photos"""
     camera_scale: float = 1.0
     """multiplies the camera label before it is embedded"""
+    waves: int = 0
+    """frequencies in which the network also sees each latent number's quantile, as sine and cosine: what depends on a
+    latent in steps or in circles (a hair style, a hue) is then within its reach; the released model has none"""
     shape_latents: tuple[int, ...] = ()
     """for each of the head's 100 shape parameters the number of the latent that sets it, −1 for none, where a model was
     trained with identities whose latent says their shape (the picture factory's do); empty where it does not"""

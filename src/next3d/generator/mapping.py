@@ -23,7 +23,9 @@ class Mapping(nn.Module):
         super().__init__()
         c = config.mapping
         label = LABEL_SIZE if c.camera_conditioning else 0
-        self.network = MappingNetwork(c.z_dim, label, c.w_dim, layers=c.layers, learning_rate=c.learning_rate)
+        self.z_dim, self.waves, self.learning_rate = c.z_dim, c.waves, c.learning_rate
+        features = c.z_dim * (1 + 2 * c.waves)
+        self.network = MappingNetwork(features, label, c.w_dim, layers=c.layers, learning_rate=c.learning_rate)
         self.camera_scale = c.camera_scale
         self.static_count = config.static_count
         self.count = config.static_count + config.texture_count
@@ -53,11 +55,21 @@ class Mapping(nn.Module):
         label = None
         if self.network.label_dim and camera_label is not None:
             label = camera_label * self.camera_scale
-        ws = self.network(z, label)[:, None].repeat(1, self.count, 1)
+        ws = self.network(self.features(z), label)[:, None].repeat(1, self.count, 1)
         if truncation != 1:
             cutoff = self.static_count if truncation_cutoff is None else truncation_cutoff
             ws = torch.cat([self.network.average.lerp(ws[:, :cutoff], truncation), ws[:, cutoff:]], 1)
         return ws
+
+    def features(self, z: Tensor) -> Tensor:
+        """What the network sees of z (N, z_dim): itself and waves of its quantiles, (N, z_dim · (1 + 2 · waves))."""
+        if not self.waves:
+            return z
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise InputError(f"z must have shape (N, {self.z_dim}), got {tuple(z.shape)}")
+        turn = 2 * math.pi * torch.special.ndtr(z)  # a quantile in [0, 1] as an angle
+        waves = [math.sqrt(2) * wave(k * turn) for k in range(1, self.waves + 1) for wave in (torch.sin, torch.cos)]
+        return torch.cat([z, *waves], 1)  # each of unit variance
 
     @property
     def average(self) -> Tensor:

@@ -48,7 +48,7 @@ def synthetic128() -> GeneratorConfig:
     behind the head, since the training pictures have one.
     """
     return GeneratorConfig(
-        mapping=MappingConfig(z_dim=64, w_dim=256, layers=4, camera_conditioning=False),
+        mapping=MappingConfig(z_dim=64, w_dim=256, waves=4, camera_conditioning=False),
         texture=TextureConfig(4096, 128, resolution=128),
         static=StaticConfig(4096, 128, resolution=128),
         planes=PlanesConfig(channels=16, resolution=128, front_resolution=256),

@@ -19,6 +19,7 @@ from next3d.nn.equalized import Linear
 from next3d.nn.sampling import PlaneSampler
 
 DECODED_TOGETHER = 8192  # points
+NOTHING = -100.0  # raw density where there can be nothing
 SAMPLING_MODES = ("deterministic", "stochastic")
 
 
@@ -59,6 +60,8 @@ class Volume(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config.volume
+        # Beyond the box a point meets one plane at most, and what is drawn there would show again as a ghost.
+        self.bounded = config.mode == "default"
         self.axes = tuple(tuple("xyz".index(a) for a in pair) for pair in config.planes.axes)
         channels, width = config.planes.channels, config.volume.decoder_width
         rate = config.volume.decoder_learning_rate
@@ -73,7 +76,11 @@ class Volume(nn.Module):
         def at(points: Tensor) -> FieldSample:
             scaled = points * (2 / self.config.box_size)
             features = sampler([torch.stack([scaled[..., i] for i in pair], -1) for pair in self.axes]) / len(self.axes)
-            return self.decode(features.float())
+            sample = self.decode(features.float())
+            if self.bounded:
+                outside = (scaled.abs() > 1).any(-1, keepdim=True)
+                sample.sigma = sample.sigma.masked_fill(outside, NOTHING)
+            return sample
 
         return at
 

@@ -130,6 +130,9 @@ class ReconstructConfig:
     """L1 on the colour of points on the surface, and of the background."""
     occupancy_weight: float = 0.5
     """Cross-entropy of points being empty or opaque."""
+    factor_steps: int = 0
+    """Steps in which the mapping learns the factory's factors alone, before the first picture; skipped where the warm
+    start brings a mapping of its own."""
     factor_weight: float = 0.0
     """Weight of reading the factory's factors off w (see factors.py); only for the factory's 64-number latents."""
     factor_latents: int = 8

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from next3d.data.synthesis.identity import (
     AXES,
@@ -24,6 +25,7 @@ from next3d.data.synthesis.identity import (
     LATENT_SIZE,
     Identity,
 )
+from next3d.generator.mapping import Mapping
 from next3d.training.randomness import stream_seed
 
 CHOICES = {
@@ -40,7 +42,9 @@ HUES = tuple(
     i for i, name in enumerate(AXES) if "hue" in name or name.endswith(("_colour", "_dye", "_tint", "earrings"))
 )
 WAVES = 3  # frequencies in which a hue is told
-POOL = 8192  # latents whose factors are computed beforehand
+POOL = 16384  # latents whose factors are computed beforehand
+TEACHING_BATCH = 512
+TEACHING_RATE = 7e-3
 
 
 def factors(latent: np.ndarray) -> np.ndarray:
@@ -68,7 +72,28 @@ class Factors(nn.Module):
         self.register_buffer("latents", torch.from_numpy(latents), persistent=False)
         self.register_buffer("targets", targets, persistent=False)
 
-    def forward(self, mapping: nn.Module, chance: Tensor) -> Tensor:
+    def forward(self, mapping: Mapping, chance: Tensor) -> Tensor:
         """The share of the factors' variance that cannot be read off w; ``chance`` (…) in [0, 1) chooses latents."""
         rows = (chance.flatten() * POOL).long()
         return F.mse_loss(self.readout(mapping(self.latents[rows])[:, 0]), self.targets[rows])
+
+    def teach(self, mapping: Mapping, steps: int, seed: int, show: bool) -> None:
+        """Train a mapping and the readout alone; no pictures are needed, so this takes a minute or two."""
+        rates = [TEACHING_RATE / mapping.learning_rate, TEACHING_RATE]
+        groups = [{"params": list(m.parameters()), "lr": lr} for m, lr in zip((mapping, self.readout), rates)]
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rates, total_steps=steps, pct_start=0.05, cycle_momentum=False
+        )
+        draw = torch.Generator().manual_seed(stream_seed(seed, "teaching"))
+        with tqdm(range(steps), "next3d: mapping", unit="step", disable=not show) as bar:
+            for step in bar:
+                loss = self(mapping, torch.rand(TEACHING_BATCH, generator=draw).to(self.latents.device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                if step % 50 == 0:
+                    bar.set_postfix(unread=f"{loss.item():.3f}")
+        with torch.no_grad():
+            mapping.network.average.copy_(mapping(self.latents)[:, 0].mean(0))

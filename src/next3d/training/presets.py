@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
+from next3d.data.synthesis.identity import shape_latents
 from next3d.discriminator import DiscriminatorConfig
 from next3d.errors import InputError
 from next3d.generator.presets import preset as generator_preset
+from next3d.heads import load_head
 from next3d.training.config import AdversarialConfig, EmaConfig, ReconstructConfig, TrainingConfig
 
 
@@ -30,15 +33,27 @@ def ffhq512_light() -> TrainingConfig:
 
 
 def synthetic128() -> TrainingConfig:
-    """The bundled model's: pictures of ``next3d dataset synthesize --aux`` at 128², trainable on a CPU."""
+    """The bundled model's: pictures of ``next3d dataset synthesize --aux`` at 128², trainable on a CPU.
+
+    Its latents are those of the picture factory's people, so they say which shape of the built-in head is theirs.
+    """
+    generator = generator_preset("synthetic128")
+    shapes = shape_latents(load_head("builtin").shape_names)
     return TrainingConfig(
-        generator=generator_preset("synthetic128"),
+        generator=dataclasses.replace(generator, mapping=dataclasses.replace(generator.mapping, shape_latents=shapes)),
         discriminator=DiscriminatorConfig(resolution=128, channel_base=4096, channel_max=256),
         adversarial=AdversarialConfig(
             r1_gamma=1.0, blur_sigma=2.5, blur_fade_images=20_000, swap_probability_start=0.0, swap_probability=0.0
         ),
         ema=EmaConfig(half_life_images=4000),
-        reconstruct=ReconstructConfig(learning_rate=7e-3, views=2, field_fraction=0.7, factor_weight=0.2),
+        reconstruct=ReconstructConfig(
+            learning_rate=7e-3,
+            field_fraction=0.3,
+            factor_steps=4000,
+            factor_weight=0.2,
+            factor_latents=64,
+            silhouette_weight=0.2,
+        ),
         total_steps=3500,
         batch=8,
         mirror=False,

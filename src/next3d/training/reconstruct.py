@@ -67,6 +67,15 @@ class ReconstructStage(Stage):
         )
         self.held_out = held_out(dataset, HELD_OUT)
 
+    def prepare(self, warm: dict[str, Any]) -> None:
+        """Teach a mapping that does not come from elsewhere what latents mean, before any picture is looked at."""
+        steps = self.config.reconstruct.factor_steps
+        own = {f"mapping.{name}" for name, _ in self.generator.mapping.named_parameters()}
+        report = warm.get("generator", {"missing": list(own), "other_shape": []})
+        if self.factors is not None and steps and own & {*report["missing"], *report["other_shape"]}:
+            self.factors.teach(self.generator.mapping, steps, self.config.seed, self.fabric.global_rank == 0)
+            self.ema.module.load_state_dict(self.generator.state_dict())
+
     def dataset(self, dataset: PictureDataset) -> PictureDataset:
         return ByIdentity(dataset, self.config.reconstruct.views)  # type: ignore[return-value]
 

@@ -42,6 +42,9 @@ class Stage:
         """The dataset as this stage wants it ordered."""
         return dataset
 
+    def prepare(self, warm: dict[str, Any]) -> None:
+        """What a fresh run does before its first step; ``warm`` is the warm start's report, empty without one."""
+
     def step(self, batch: Batch, step: int, images: int) -> dict[str, Tensor]:
         """One optimisation step on this process's part of the batch; returns scalars to log."""
         raise NotImplementedError

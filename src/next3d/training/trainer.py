@@ -82,8 +82,9 @@ class Trainer:
         saved = checkpoints.load_newest(self.folder.checkpoints) if resume else None
         if saved is not None:
             self._restore(saved)
-        elif init is not None:
-            taken = self.stage.warm_start(Path(init))
+        else:
+            taken = self.stage.warm_start(Path(init)) if init is not None else {}
+            self.stage.prepare(taken)
         self.say(
             f"resuming at step {self.step}"
             if saved is not None
