@@ -217,6 +217,11 @@ def test_damaged_and_hostile_files(arrays, tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(InputError, match=r"text\.npz"):
         load_head(tmp_path / "text.npz")
+    for junk in (b"g5\n.", b"\x80\x04h\x05.", b"0.", b"(d.", b""):
+        (tmp_path / "junk.pkl").write_bytes(junk)
+        with pytest.raises(InputError, match=r"junk\.pkl (cannot be read: it is|is not a FLAME model)") as refused:
+            load_head(tmp_path / "junk.pkl")
+        assert "Error" not in str(refused.value)
     (tmp_path / "list.pkl").write_bytes(pickle.dumps([1, 2], 2))
     with pytest.raises(InputError, match="holds no dictionary"):
         load_head(tmp_path / "list.pkl")
@@ -230,6 +235,11 @@ def test_damaged_and_hostile_files(arrays, tmp_path):
         ({"weights": "text"}, "'weights' is not an array"),
         ({"f": np.full((9, 3), 10**6)}, "'f' does not hold triangles"),
         ({"v_template": None}, "lacks 'v_template'"),
+        ({"v_template": 3.0}, "'v_template' has shape"),
+        ({"v_template": np.full((482, 3), np.nan)}, "'v_template' holds NaN"),
+        ({"kintree_table": 1}, "something else"),
+        ({"kintree_table": None}, "something else"),
+        ({"f": np.zeros((0, 3), int)}, "'f' does not hold triangles"),
     ],
 )
 def test_wrong_contents_are_named(arrays, tmp_path, change, message):

@@ -166,8 +166,18 @@ def read_model(path: Path) -> dict[str, Any]:
         content = read_pickle(path, FLAME)
     if not isinstance(content, Mapping):
         raise InputError(f"{path} is not a FLAME model: it holds no dictionary")
-    tree = content.get("kintree_table")
-    joints = as_array(tree, "kintree_table").shape[-1] if tree is not None else 0
+
+    def numbers(name: str) -> np.ndarray:
+        try:
+            array = as_array(content[name], name)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        if not np.isfinite(array).all():
+            raise InputError(f"{path} is damaged: '{name}' holds NaN or infinity")
+        return array
+
+    tree = numbers("kintree_table") if content.get("kintree_table") is not None else np.zeros(0)
+    joints = tree.shape[-1] if tree.ndim == 2 else 0
     if joints != 5:
         what = f"{FAMILY.get(joints, f'a model with {joints} joints')}" if joints else "something else"
         raise InputError(f"{path} is not a FLAME model but {what}: a FLAME head has 5 joints; get it at {PAGE}")
@@ -175,11 +185,8 @@ def read_model(path: Path) -> dict[str, Any]:
     for name in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f"):
         if name not in content:
             raise InputError(f"{path} is not a whole FLAME model: it lacks '{name}'")
-        try:
-            arrays[name] = as_array(content[name], name)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-    count = len(arrays["v_template"])
+        arrays[name] = numbers(name)
+    count = arrays["v_template"].size // 3
     expected: dict[str, tuple[int, ...]] = {
         "v_template": (count, 3),
         "posedirs": (count, 3, 36),
@@ -194,9 +201,10 @@ def read_model(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: 'shapedirs' has shape {shapes.shape}, expected ({count}, 3, 400): 300 shapes and 100 expressions"
         )
-    if arrays["f"].ndim != 2 or arrays["f"].shape[1] != 3 or not 0 <= arrays["f"].min() <= arrays["f"].max() < count:
+    faces = arrays["f"]
+    if faces.ndim != 2 or faces.shape[1] != 3 or not faces.size or faces.min() < 0 or faces.max() >= count:
         raise InputError(f"{path} is damaged: 'f' does not hold triangles of its {count} vertices")
-    parents = as_array(tree, "kintree_table")[0].astype(np.int64)
+    parents = tree[0].astype(np.int64)
     parents[0] = -1  # FLAME stores 2³² − 1
     return {
         "template": arrays["v_template"],
@@ -206,7 +214,7 @@ def read_model(path: Path) -> dict[str, Any]:
         "joint_regressor": arrays["J_regressor"],
         "weights": arrays["weights"],
         "parents": parents,
-        "faces": arrays["f"].astype(np.int64),
+        "faces": faces.astype(np.int64),
     }
 
 

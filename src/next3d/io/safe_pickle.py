@@ -549,7 +549,7 @@ def read_object(stream: Stream, vocabulary: Vocabulary, persistent: Callable[[An
     except InputError:
         raise
     except FAULTS as error:
-        raise InputError(f"it is damaged: {type(error).__name__} {error}") from None
+        raise InputError("it is damaged, or no pickle at all") from error
 
 
 def read_pickle(path: str | Path, vocabulary: Vocabulary) -> Any:
