@@ -267,19 +267,45 @@ class DatasetWriter:
 def build_table(indices: list[int], numbers: np.ndarray, columns: Mapping[str, list[Any]], aux: tuple[str, ...]):
     """The pyarrow table of ``metadata.parquet``."""
     arrow = require("pyarrow", "train")
-    arrays: dict[str, Any] = {"file_name": arrow.array([picture_name(index) for index in indices])}
-    arrays |= {f"{name}_file_name": arrow.array([picture_name(index, name) for index in indices]) for name in aux}
+    names = {"file_name": None} | {f"{name}_file_name": name for name in aux}
+    arrays: dict[str, Any] = {
+        column: _arrow([picture_name(index, name) for index in indices]) for column, name in names.items()
+    }
     for name, place in SLICES.items():
-        flat = arrow.array(np.ascontiguousarray(numbers[:, place]).reshape(-1))
-        arrays[name] = arrow.FixedSizeListArray.from_arrays(flat, NUMBERS[name])
+        arrays[name] = arrow.FixedSizeListArray.from_arrays(_arrow(numbers[:, place].reshape(-1)), NUMBERS[name])
     for name, values in columns.items():
-        first = next((value for value in values if value is not None), None)
-        kind = arrow.list_(arrow.float32()) if isinstance(first, np.ndarray | list) else None
         try:
-            arrays[name] = arrow.array(values, type=kind)
+            arrays[name] = _arrow(values)
         except (arrow.ArrowException, TypeError) as error:
             raise InputError(f"column '{name}' mixes kinds of values: {str(error).splitlines()[0]}") from error
     return arrow.table(arrays)
+
+
+def _arrow(values: np.ndarray | list[Any]):
+    """The pyarrow array of a column: of numbers, of strings, of float32 lists, or of whatever pyarrow makes of it.
+
+    The usual columns are handed over as buffers: ``pyarrow.array`` would import pandas, which takes 50 MB.
+    """
+    arrow = require("pyarrow", "train")
+    kinds = {type(value) for value in values} if isinstance(values, list) else set()
+    if kinds == {int} or kinds == {float}:
+        values = np.array(values)
+    if isinstance(values, np.ndarray) and values.dtype in (np.int64, np.float64, np.float32):
+        buffer = arrow.py_buffer(np.ascontiguousarray(values))
+        return arrow.Array.from_buffers(arrow.from_numpy_dtype(values.dtype), len(values), [None, buffer])
+    if kinds == {str} or kinds == {np.ndarray}:
+        pieces = [value.encode() for value in values] if kinds == {str} else values
+        offsets = np.cumsum([0, *map(len, pieces)])
+        if offsets[-1] < 2**31:
+            ends = arrow.py_buffer(offsets.astype(np.int32))
+            if kinds == {str}:
+                buffers = [None, ends, arrow.py_buffer(b"".join(pieces))]
+                return arrow.Array.from_buffers(arrow.string(), len(pieces), buffers)
+            flat = _arrow(np.concatenate(pieces).astype(np.float32))
+            kind = arrow.list_(arrow.float32())
+            return arrow.Array.from_buffers(kind, len(pieces), [None, ends], children=[flat])
+    first = next((value for value in values if value is not None), None)
+    return arrow.array(values, type=arrow.list_(arrow.float32()) if isinstance(first, np.ndarray | list) else None)
 
 
 def plain(value: Any) -> Any:
