@@ -37,6 +37,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "dataset show": ("next3d.cli.dataset", "show", "a contact sheet and histograms of a dataset"),
     "train": ("next3d.cli.train", "train", "train a generator"),
     "evaluate": ("next3d.cli.evaluate", "evaluate", "FID, KID, AED, APD, ID and consistency of a model"),
+    "measure-model": (
+        "next3d.cli.measure_model",
+        "measure_model",
+        "do jaw, lids and gaze reach the picture, does identity stay",
+    ),
     "train-estimators": (
         "next3d.cli.train_estimators",
         "train_estimators",
