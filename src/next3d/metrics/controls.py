@@ -220,7 +220,9 @@ def sweep_people(
     readings: dict[str, list[Tensor]] = {control.name: [] for control in controls}
     bright, errors, embeddings = [], [], []
     for index, person in enumerate(tqdm(people, desc=name, total=count, unit="identity")):
-        images = person.pictures(HeadParams.cat([control.params for control in controls] + [expressions[index]]))
+        wanted = HeadParams.cat([control.params for control in controls] + [expressions[index]]).vector()
+        faces, place = wanted.unique(dim=0, return_inverse=True)  # sweeps share the face at rest
+        images = person.pictures(HeadParams.from_vector(faces))[place]
         parts = images.split([len(control.values) for control in controls] + [EXPRESSIONS])
         for control, part in zip(controls, parts):
             readings[control.name].append(control.read(part, person.regions))
