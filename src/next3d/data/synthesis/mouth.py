@@ -1,4 +1,4 @@
-"""The inside of the mouth: two rows of teeth, gums and a tongue. The lower ones move with the jaw."""
+"""The inside of the mouth: two rows of teeth, gums, a palate and a tongue. The lower ones move with the jaw."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from next3d.data.synthesis.parts import FLESH, JAW, MOUTH, SHINY, SKULL, Part, g
 UPPER = np.array([(0.84, 1.02), (0.66, 0.90), (0.76, 1.00), (0.68, 0.82), (0.68, 0.76), (0.95, 0.70), (0.9, 0.66)])
 LOWER = np.array([(0.54, 0.86), (0.58, 0.86), (0.66, 0.94), (0.68, 0.84), (0.70, 0.80), (1.0, 0.72), (0.9, 0.68)])
 COLUMNS, ROWS = 6, 7  # of the front of one tooth
+PALATE_INSET = 0.34  # centimetres from the middle of the row of teeth to the edge of the palate
 
 
 def mouth(face: Anatomy, who: Identity, landmarks: np.ndarray) -> list[Part]:
-    """Teeth, gums and tongue for a neutral head with the given (68, 3) landmarks."""
+    """Teeth, gums, palate and tongue for a neutral head with the given (68, 3) landmarks."""
     cm = face.unit
     seam = 0.5 * (landmarks[62] + landmarks[66])  # where the lips meet, at their middle
     half = 0.5 * abs(landmarks[54, 0] - landmarks[48, 0])
@@ -38,6 +39,10 @@ def mouth(face: Anatomy, who: Identity, landmarks: np.ndarray) -> list[Part]:
             parts.append(
                 Part.of(points, faces, colour, gloss=gloss, shade=tone, material=material, label=MOUTH, bone=bone)
             )
+        if upper:
+            points, faces, tone = _palate()
+            points = points * [scale, up, scale] * cm + front + [0, lift * cm, back * cm]
+            parts.append(Part.of(points, faces, gum, gloss=0.35, shade=tone, material=FLESH, label=MOUTH, bone=bone))
     parts.append(_tongue(front, cm * scale, gum))
     return parts
 
@@ -56,7 +61,7 @@ def _arch(length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _row(upper: bool) -> tuple:
-    """A row of teeth in centimetres with edges at y = 0, roots upwards: (vertices, faces), shade per vertex, gums."""
+    """A row of teeth in centimetres with edges at y = 0, roots upwards: (vertices, faces), shades (V, 3), gums."""
     table = UPPER if upper else LOWER
     starts = np.concatenate([[0], np.cumsum(table[:, 0])])
     blocks, shades, count = [], [], 0
@@ -86,9 +91,11 @@ def _row(upper: bool) -> tuple:
             tone = np.ones((ROWS + 3, COLUMNS))
             tone[:, [0, -1]] = 0.62
             tone[:2] = 0.6
-            tone *= (0.97 - 0.055 * k) * np.linspace(1.0, 0.92, ROWS + 3)[:, None]
+            tone = tone[..., None] * np.ones(3)
+            tone[:3] *= 1.15, 0.92, 0.84  # the backs of the teeth see flesh, not the sky
+            tone *= (0.97 - 0.055 * k) * np.linspace(1.0, 0.92, ROWS + 3)[:, None, None]
             blocks.append(grid.reshape(-1, 3))
-            shades.append(tone.ravel())
+            shades.append(tone.reshape(-1, 3))
             faces.append(grid_faces(ROWS + 3, COLUMNS) + count)
             count += (ROWS + 3) * COLUMNS
     teeth = np.concatenate(blocks), np.concatenate(faces)[:, ::-1]
@@ -102,6 +109,25 @@ def _row(upper: bool) -> tuple:
         p = points + outward * out
         gums[r] = np.stack([p[:, 0], heights + height - 0.10 * tooth * (r < 2), p[:, 1]], 1)
     return teeth, np.concatenate(shades), (gums.reshape(-1, 3), grid_faces(5, 40)[:, ::-1])
+
+
+@cache
+def _palate() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The roof of the mouth between the upper teeth, in the frame of their row: vertices, faces, shade per vertex."""
+    rows, columns = 12, 13
+    total = UPPER[:, 0].sum()
+    s = total * np.linspace(0.02, 1.25, rows)  # beyond the last teeth it goes on, softly
+    points, outward = _arch(np.minimum(s, total))
+    edge = points - PALATE_INSET * outward
+    u = np.linspace(-1, 1, columns)
+    far = np.clip(s / total - 1, 0, None)
+    x = np.maximum(edge[:, 0], 0.02)[:, None] * u
+    z = np.minimum(edge[:, 1], points[0, 1] - PALATE_INSET)[:, None] - 4.0 * far[:, None] + 0 * u
+    rise = 0.95 * np.minimum(1, s / (0.45 * total)) - 1.6 * far
+    y = np.interp(s, np.cumsum(UPPER[:, 0]), 0.62 * UPPER[:, 1])[:, None] + rise[:, None] * (1 - u**4)
+    shade = np.broadcast_to((1.5 - 1.1 * s / s[-1])[:, None] * (1 - 0.25 * (1 - u**2)), (rows, columns))
+    vertices = np.stack([x, y, z], -1).reshape(-1, 3)
+    return vertices, grid_faces(rows, columns), shade.ravel()
 
 
 def _tongue(front: np.ndarray, cm: float, gum: np.ndarray) -> Part:

@@ -67,12 +67,12 @@ class Part:
         shade: np.ndarray | None = None,
         **more,
     ) -> Part:
-        """A part of one sRGB colour (or one per vertex), with smooth normals; ``shade`` (P,) darkens per vertex."""
+        """A part of one sRGB colour (or one per vertex), with smooth normals; ``shade`` (P,) or (P, 3) darkens per vertex."""
         vertices = np.asarray(vertices, np.float32)
         colour = np.empty((len(vertices), 4), np.float32)
         colour[:, :3] = linear(np.clip(srgb, 0, 1))
         if shade is not None:
-            colour[:, :3] *= np.asarray(shade, np.float32)[:, None]
+            colour[:, :3] *= np.asarray(shade, np.float32).reshape(len(vertices), -1)
         colour[:, 3] = gloss
         faces = np.asarray(faces, np.int64)
         return Part(vertices, faces, vertex_normals(vertices, faces), colour, **more)

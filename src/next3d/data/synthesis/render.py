@@ -110,16 +110,16 @@ def draw(
     face, weights, depth = seen.face[0].numpy(), seen.barycentric[0].numpy(), seen.depth[0].numpy()
     eye = camera.cam2world[:3, 3].numpy()
     lights = light.array()
-    image = weights  # colours take the place of the weights, sample by sample: pictures are large
+    covered = face >= 0
     part = np.empty((size, size), np.uint8)
-    normal_image = np.empty((size, size, 3) if aux else (0, 0, 3), np.float32)
+    image = weights  # colours take the place of the weights, normals that of the faces: pictures are large
+    normal_image = face.view(np.int16).reshape(size, size, 4) if aux else np.empty((0, 0, 4), np.int16)
     reach = 0.045 * float(camera.intrinsics[0, 0]) * size
     shading.shade(
         face, weights, depth, solid.faces, solid.points, solid.normals, solid.colours, solid.tangents, solid.uvs,
         solid.materials, solid.labels, texture, texture_labels, eye, lights, _patterns(samples), shadow, frame, bias,
         samples, np.float32(reach), scene.mouth, image, part, normal_image,
     )  # fmt: skip
-    covered = face >= 0
     del seen, face, weights
     if scene.glass is not None:
         _lay_glass(scene.glass, camera, samples, eye, lights, depth, covered, image, part, background)

@@ -13,6 +13,7 @@ from next3d.data.synthesis.parts import EYES, FLESH, FUR, HEAD, LIPS, MATTE, MOU
 
 OCCLUSION_PAIRS = 4
 SHADOW_TAPS = 4
+CAVITY = (np.float32(0.020), np.float32(0.006), np.float32(0.006))  # linear RGB of the mouth where nothing is seen
 
 
 def sample_patterns(samples: int) -> np.ndarray:
@@ -91,13 +92,15 @@ def shade(
     face, weights, depth, faces, points, normals, colours, tangents, uvs, materials, labels, texture, texture_labels,
     eye, light, patterns, shadow, shadow_frame, shadow_bias, samples, reach, mouth_point, image, part, normal_image,
 ):  # fmt: skip
-    """Fill image (H, W, 3) with display colours in linear light, part (H, W) and, unless empty, normal_image (H, W, 3).
+    """Fill image (H, W, 3) with display colours in linear light, part (H, W) and, unless empty, normal_image (H, W, 4)
+    int16, of which three are used: unit normals times 32767.
 
     face (H, W), weights (H, W, 3), depth (H, W): visibility. faces (F, 3), materials (F,), labels (F,).
     points, normals, colours (P, 4), tangents, uvs (P, 2): vertices, world units. texture (T, T, 4): the head's atlas.
     eye (3,): the camera. light (8, 3). patterns: see :func:`sample_patterns`. shadow (K, K): depth from the key
     light, and shadow_frame (3, 4) from world to it. mouth_point (6,): a point between the lips and the direction out
-    of the mouth, behind which light fades. ``image`` may be ``weights`` itself: a sample reads only its own.
+    of the mouth, behind which light fades. ``image`` may be the memory of ``weights``, ``normal_image`` that of ``face``:
+    a sample reads only its own.
     """
     height, width = face.shape
     wants_normals = normal_image.shape[0] > 0
@@ -172,9 +175,11 @@ def shade(
                     nx, ny, nz, facing = -nx, -ny, -nz, -facing
             part[row, column] = label
             if wants_normals:
-                normal_image[row, column, 0], normal_image[row, column, 1], normal_image[row, column, 2] = nx, ny, nz
+                for k, component in enumerate((nx, ny, nz)):
+                    normal_image[row, column, k] = np.int16(np.rint(component * np.float32(32767)))
             if material == HEAD and behind:
-                image[row, column, 0], image[row, column, 1], image[row, column, 2] = 0.020, 0.006, 0.006
+                for k in range(3):
+                    image[row, column, k] = CAVITY[k]
                 continue
             facing = min(max(facing, np.float32(0.0)), np.float32(1.0))
 
@@ -296,6 +301,9 @@ def shade(
                 blue * (key_b * light[1, 2] + fill * ambient * light[3, 2] + sky * light[6, 2] + ground * light[7, 2])
                 + spec_b * light[1, 2] + rim * light[5, 2] * (sheen + blue)
             )  # fmt: skip
+            if label == MOUTH:
+                for k in range(3):  # what lies deep in the mouth ends in its darkness
+                    image[row, column, k] = max(image[row, column, k], CAVITY[k])
 
 
 @compiled()
