@@ -52,7 +52,8 @@ def skin_mask(avatar: Avatar, params: HeadParams, camera: Camera, resolution: in
     """(r, r) bool: pixels that show the moving region of the face, by the mesh."""
     head = avatar.model.head
     assert head is not None
-    vertices = world_from_head(head(params.replace(shape=avatar.shape.cpu())).vertices)
+    params = params.replace(shape=avatar.shape.cpu()).to(head.template.device)
+    vertices = world_from_head(head(params).vertices).cpu()
     camera = Camera(camera.cam2world[None], camera.intrinsics[None])
     return face_region(head.topology, vertices, camera, resolution)[0]
 
@@ -69,16 +70,16 @@ def view_consistency(avatar: Avatar, params: HeadParams | None = None) -> float:
     frame = avatar.render(params, front)
     size = frame.depth.shape[-1]
     origins, directions = front.rays(size)
-    points = origins + directions * frame.depth.flatten()[:, None]
-    small = interpolate(frame.image[None], size=(size, size), mode="bilinear", antialias=True)[0]
+    points = origins + directions * frame.depth.cpu().flatten()[:, None]
+    small = interpolate(frame.image[None].cpu(), size=(size, size), mode="bilinear", antialias=True)[0]
     colours = small.flatten(1).T
     skin = skin_mask(avatar, params, front, size).flatten()
     errors = []
     for yaw in YAWS:
         camera = Camera.orbit(yaw)
         turned = avatar.render(params, camera)
-        view = interpolate(turned.image[None], size=(size, size), mode="bilinear", antialias=True)[0]
-        seen, visible = reproject(view, turned.depth, camera, points[skin])
+        view = interpolate(turned.image[None].cpu(), size=(size, size), mode="bilinear", antialias=True)[0]
+        seen, visible = reproject(view, turned.depth.cpu(), camera, points[skin])
         if bool(visible.any()):
             errors.append((seen - colours[skin])[visible].abs().mean() * 127.5)
     return float(torch.stack(errors).mean()) if errors else float("nan")
@@ -97,7 +98,7 @@ def static_stability(avatar: Avatar, poses: HeadParams) -> float:
     frames, moving = [], None
     for i in range(len(poses)):
         frame = avatar.render(poses[i], camera)
-        frames.append(frame.image)
+        frames.append(frame.image.cpu())
         mask = skin_mask(avatar, poses[i], camera, frame.image.shape[-1])
         moving = mask if moving is None else moving | mask
     assert moving is not None

@@ -170,7 +170,7 @@ class FactoryPerson:
 
 def regions_of(head: HeadModel, shape: Tensor, resolution: int) -> Regions:
     """Where to look for the mouth and eyes of a shape (100,)."""
-    landmarks = head(HeadParams(shape=shape)).landmarks
+    landmarks = head(HeadParams(shape=shape).to(head.template.device)).landmarks
     uv, _ = Camera.orbit().project(world_from_head(landmarks)[0].cpu())
     return Regions.of(uv, resolution)
 
