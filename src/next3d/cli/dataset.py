@@ -113,6 +113,7 @@ def validate(
         head: for the overlay, the head model of the dataset: "builtin", or your FLAME file or folder.
         workers: threads that read and decode.
     """
+    from next3d.data.format import read_info
     from next3d.data.validate import draw_overlay
     from next3d.data.validate import validate as check
     from next3d.heads import load_head
@@ -120,6 +121,7 @@ def validate(
 
     model = None
     if overlay is not None:
+        read_info(path)  # before the folder of the overlay is made
         check_image_path(overlay)
         model = load_head(head)
     report = check(path, workers=workers)
@@ -193,9 +195,11 @@ def show(path: Path, /, out: Path = Path("dataset.png"), count: int = 48, column
         columns: samples in a row.
         seed: which samples.
     """
+    from next3d.data.format import read_info
     from next3d.data.show import show as draw
     from next3d.io.images import check_image_path
 
+    read_info(path)  # before the folder of the picture is made
     check_image_path(out)
     draw(path, out, count=count, columns=columns, seed=seed)
     print(out)

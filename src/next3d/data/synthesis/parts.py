@@ -67,7 +67,7 @@ class Part:
         shade: np.ndarray | None = None,
         **more,
     ) -> Part:
-        """A part of one sRGB colour (or one per vertex), with smooth normals; ``shade`` (P,) or (P, 3) darkens per vertex."""
+        """A part of one sRGB colour (or one per vertex), with smooth normals; ``shade`` (P,) or (P, 3) scales it."""
         vertices = np.asarray(vertices, np.float32)
         colour = np.empty((len(vertices), 4), np.float32)
         colour[:, :3] = linear(np.clip(srgb, 0, 1))

@@ -99,8 +99,8 @@ def shade(
     points, normals, colours (P, 4), tangents, uvs (P, 2): vertices, world units. texture (T, T, 4): the head's atlas.
     eye (3,): the camera. light (8, 3). patterns: see :func:`sample_patterns`. shadow (K, K): depth from the key
     light, and shadow_frame (3, 4) from world to it. mouth_point (6,): a point between the lips and the direction out
-    of the mouth, behind which light fades. ``image`` may be the memory of ``weights``, ``normal_image`` that of ``face``:
-    a sample reads only its own.
+    of the mouth, behind which light fades. ``image`` may lie in the memory of ``weights``, ``normal_image`` in
+    that of ``face``: a sample reads only its own.
     """
     height, width = face.shape
     wants_normals = normal_image.shape[0] > 0
