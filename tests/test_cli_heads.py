@@ -228,12 +228,12 @@ def test_animate_arkit_coefficients(tmp_path):
 # head
 
 
-@pytest.mark.parametrize("sheet", ["turntable", "clip"])
+@pytest.mark.parametrize("sheet", ["turntable", "closeups", "clip"])
 def test_head_sheets(tmp_path, sheet):
     main(["head", "--sheet", sheet, "--size", "32", "--landmarks", "--out", str(tmp_path / "sheet.png")])
     picture = read_image(tmp_path / "sheet.png")
     assert picture.std() > 20
-    rows, columns = {"turntable": (2, 4), "clip": (3, 8)}[sheet]
+    rows, columns = {"turntable": (2, 4), "closeups": (2, 3), "clip": (3, 8)}[sheet]
     assert picture.shape[1] == columns * 36 + 4
     assert picture.shape[0] > rows * 36
 

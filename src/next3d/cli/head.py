@@ -9,7 +9,7 @@ from typing import Literal
 def head(
     out: Path = Path("head.png"),
     head: str = "builtin",
-    sheet: Literal["turntable", "expressions", "shapes", "clip"] = "turntable",
+    sheet: Literal["turntable", "closeups", "expressions", "shapes", "clip"] = "turntable",
     set: tuple[str, ...] = (),
     clip: str | None = None,
     motion: Path | None = None,
@@ -32,7 +32,8 @@ def head(
         out: .png or .jpg for a contact sheet; .glb for a file with morph targets, joints and, with --clip or --motion,
             an animation, for Blender, Unity or the web; .obj or .ply for the posed mesh alone.
         head: "builtin", or a FLAME model file or folder of yours.
-        sheet: what a picture shows: the head all around, every expression, the leading shapes at ±2, or a clip.
+        sheet: what a picture shows: the head all around, close-ups of eyes, nose, mouth, ear and profile, every
+            expression, the leading shapes at ±2, or a clip.
         set: parameters by name: ARKit's (jawOpen=0.5), the head's own, or neck, jaw and eyes in radians.
         clip: a built-in clip: talk, expressions, blink, gaze or turn.
         motion: a motion file instead (.npz).

@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from next3d.errors import InputError
-from next3d.geometry.cameras import Camera
-from next3d.geometry.meshes import world_from_head
+from next3d.geometry.cameras import RADIUS, Camera
+from next3d.geometry.meshes import HEAD_SCALE, world_from_head
 from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams, Motion
 from next3d.io.images import contact_sheet
@@ -21,6 +21,15 @@ WHITE, IRIS, PUPIL = (0.90, 0.89, 0.87), (0.30, 0.42, 0.48), (0.05, 0.05, 0.06)
 CLAY, INSIDE = (0.78, 0.72, 0.67), (0.25, 0.12, 0.11)
 IRIS_RADIUS, PUPIL_RADIUS = 0.0059, 0.0024  # metres
 TURNTABLE = ((0, 0), (30, 0), (60, 0), (90, 0), (180, 0), (-90, 0), (-40, 20), (40, -20))
+# What is looked at closely: landmarks and how far in metres from their middle it lies, yaw in degrees, width in metres.
+CLOSEUPS: dict[str, tuple[tuple[int, ...], tuple[float, float, float], float, float]] = {
+    "eyes": ((36, 39, 42, 45), (0, 0, 0), 0, 0.12),
+    "eye": ((42, 45), (0, 0, 0), 25, 0.05),
+    "nose": ((27, 30, 33), (0, 0, 0), 40, 0.085),
+    "mouth": ((48, 54), (0, 0, 0), 10, 0.085),
+    "ear": ((16,), (0, -0.015, -0.03), 75, 0.09),
+    "profile": ((8, 16, 27, 30), (0, 0, -0.02), 90, 0.22),
+}
 FRAMES = 24  # of a clip's sheet
 FOCAL = 3.9  # wider than the generator's cameras: the whole head stays in view from all sides
 
@@ -80,10 +89,11 @@ def contact_sheet_of(
     """A labelled sheet, uint8 (H, W, 3).
 
     Args:
-        kind: "turntable", "expressions" (each at 1, with what ARKit calls it), "shapes" (the first 20 at ±2) or "clip"
+        kind: "turntable", "closeups" (eyes, nose, mouth, ear, profile), "expressions" (each at 1, with what ARKit calls
+            it), "shapes" (the first 20 at ±2) or "clip"
         params: the head that is varied, at rest if None
         motion: what a clip's sheet shows
-        yaw, pitch: degrees, for all but the turntable
+        yaw, pitch: degrees, for all but the turntable and the close-ups
     """
     params = HeadParams() if params is None else params
     low, high = world_from_head(head.template.cpu()).aminmax(dim=0)
@@ -99,6 +109,15 @@ def contact_sheet_of(
         many = HeadParams.stack([params] * len(TURNTABLE))
         pictures = draw(head, many, seen(angles[:, 0], angles[:, 1]), size, landmarks=landmarks, progress=True)
         return contact_sheet(list(pictures), columns=4, labels=[f"yaw {y}°, pitch {p}°" for y, p in TURNTABLE])
+    if kind == "closeups":
+        points = world_from_head(head(params).landmarks[0].cpu())
+        pictures = []
+        for about, offset, angle, width in tqdm(CLOSEUPS.values(), unit="picture"):
+            place = points[list(about)].mean(0) + HEAD_SCALE * torch.tensor(offset)
+            towards = torch.tensor([math.sin(math.radians(angle)), 0.0, math.cos(math.radians(angle))])
+            camera = Camera.look_at(place + RADIUS * towards, place, focal=RADIUS / (HEAD_SCALE * width))
+            pictures.append(draw(head, params, camera, size, landmarks=landmarks)[0])
+        return contact_sheet(pictures, columns=3, labels=list(CLOSEUPS))
     if kind == "expressions":
         labels = ["rest", "jawOpen", *head.expression_names]
         poses = [params, params.replace(jaw=head.from_arkit({"jawOpen": 1}).jaw)]
@@ -114,6 +133,6 @@ def contact_sheet_of(
         poses = [motion.params[int(i)].replace(shape=params.shape) for i in index]
         columns = 8
     else:
-        raise InputError(f"there is no sheet '{kind}': choose turntable, expressions, shapes or clip")
+        raise InputError(f"there is no sheet '{kind}': choose turntable, closeups, expressions, shapes or clip")
     pictures = draw(head, HeadParams.stack(poses), camera, size, landmarks=landmarks, progress=True)
     return contact_sheet(list(pictures), columns=columns, labels=labels)
