@@ -23,6 +23,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
 import torch
+import trimesh
 from playwright import sync_api as playwright_api
 
 import next3d
@@ -50,21 +51,23 @@ QUIET = [
 WAIT = 120_000  # ms; a busy machine is slow, and nothing here is timed
 
 
-def talking_face(path: Path, count: int = 6) -> None:
-    """A Y4M video of a drawn person who opens the mouth, for Chromium's fake camera."""
+def drawn_person(jaw: float, size: int) -> np.ndarray:
+    """A picture of someone whom no network drew, (size, size, 3) uint8."""
     from next3d.data.synthesis.render import render
     from next3d.geometry.cameras import Camera
     from next3d.heads import load_head
 
-    head = load_head("builtin")
-    latent = np.random.default_rng(3).normal(size=64) * 0.5
+    params = load_head("builtin").from_arkit({"jawOpen": jaw})
+    return render(np.random.default_rng(3).normal(size=64) * 0.5, params, Camera.orbit(0.1), size).image
+
+
+def talking_face(path: Path, count: int = 6) -> None:
+    """A Y4M video of a drawn person who opens the mouth, for Chromium's fake camera."""
     with open(path, "wb") as file:
         file.write(b"YUV4MPEG2 W320 H240 F5:1 Ip A1:1 C420jpeg\n")
         for index in range(count):
-            params = head.from_arkit({"jawOpen": 0.35 * (1 - math.cos(2 * math.pi * index / count))})
-            face = render(latent, params, Camera.orbit(0.1), 240).image
             picture = np.full((240, 320, 3), 200, np.uint8)
-            picture[:, 40:280] = face
+            picture[:, 40:280] = drawn_person(0.35 * (1 - math.cos(2 * math.pi * index / count)), 240)
             y, cb, cr = Image.fromarray(picture).convert("YCbCr").split()
             file.write(b"FRAME\n" + y.tobytes())
             for chroma in (cb, cr):
@@ -73,7 +76,7 @@ def talking_face(path: Path, count: int = 6) -> None:
 
 @pytest.fixture(scope="module")
 def viewer():
-    return Viewer(next3d.load(MODEL), dtype=torch.float32, name=MODEL)
+    return Viewer(next3d.load(MODEL), dtype=torch.float32, name=MODEL, photo_steps=(2, 2))
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +266,15 @@ def test_exports_download_valid_files(open_page):
     with page.expect_download() as glb:
         page.locator("#export-glb").click()
     assert Path(glb.value.path()).read_bytes()[:4] == b"glTF"
+    page.locator("#mesh-kind").select_option("surface")
+    with page.expect_download() as glb:
+        page.locator("#export-glb").click()
+    surface = trimesh.load(glb.value.path(), file_type="glb", force="mesh")
+    assert len(surface.faces) > 500
+    colours = np.asarray(surface.visual.vertex_attributes["color"])[:, :3]
+    assert colours.std() > 1
+    if MODEL == "demo":  # a head in metres
+        assert 0.1 < surface.extents.max() < 1
     # A clip of a few frames, so that the video is soon done
     from next3d.heads import Motion, load_head
 
@@ -276,6 +288,7 @@ def test_exports_download_valid_files(open_page):
     shutil.copy(mp4.value.path(), film)
     found = video_info(film)
     assert (found.width, found.height, found.frames) == (256, 256, 10)
+    page.locator("#jobs").scroll_into_view_if_needed()
     keep(page, "export")
 
 
@@ -299,6 +312,67 @@ def test_a_camera_drives_the_head(open_page):
     page.locator("#stop-live").click()
     page.locator("#camera-figure").wait_for(state="hidden")
     assert difference(canvas(page), before) < 0.05  # the head is the page's own again
+
+
+def test_a_photo_becomes_an_avatar(open_page, viewer, tmp_path):
+    pytest.importorskip("mediapipe")
+    file = tmp_path / "Ada.png"
+    Image.fromarray(drawn_person(0.0, 384)).save(file)
+    page = open_page()
+    before = canvas(page)
+
+    # Dropped anywhere on the page, it is made to the end.
+    drop(page, file)
+    job = page.locator("#photo-jobs .job")
+    job.get_by_role("progressbar").wait_for()
+    job.locator("img").wait_for()  # how it looks so far
+    if SCREENSHOTS:
+        page.screenshot(path=Path(SCREENSHOTS) / "viewer_photo.jpg", type="jpeg", quality=82)
+    page.locator('#photo-jobs .job[data-state="done"]').wait_for()
+    mine = page.locator(".gallery").get_by_role("button", name="Ada")
+    mine.wait_for()
+    assert mine.get_attribute("aria-pressed") == "true"
+    assert difference(canvas(page), before) > 0.05
+    section(page, "Export")
+    with page.expect_download() as saved:
+        page.locator("#export-avatar").click()
+    assert Path(saved.value.path()).stat().st_size > 1000
+
+    # Chosen with the button, and cancelled.
+    viewer.photo_steps = (100_000, 100_000)
+    try:
+        page.locator("#photo").set_input_files(file)
+        job.first.locator("img").wait_for()
+        job.first.get_by_role("button", name="Cancel").click()
+        page.locator('#photo-jobs .job[data-state="cancelled"]').wait_for()
+    finally:
+        viewer.photo_steps = (2, 2)
+    assert list(viewer.identities.saved) == ["Ada"]
+    assert not [left for left in viewer.folder.rglob("*") if left.is_file() and left.suffix == ".png"]
+    job.first.get_by_role("button", name="Dismiss").click()
+    assert job.count() == 1
+
+    # What is no photo of a face is refused in words.
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (300, 300), "white").save(blank)
+    page.locator("#photo").set_input_files(blank)
+    page.locator('#photo-jobs .job[data-state="failed"]', has_text="no face").wait_for()
+
+
+def drop(page, file: Path) -> None:
+    """Drop a file on the page, as a file manager does."""
+    data = base64.b64encode(file.read_bytes()).decode()
+    transfer = page.evaluate_handle(
+        """async ([data, name]) => {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], name, { type: 'image/png' }));
+            return transfer;
+        }""",
+        [data, file.name],
+    )
+    for kind in ("dragover", "drop"):
+        page.dispatch_event("body", kind, {"dataTransfer": transfer})
 
 
 def test_narrow_and_dark_pages_are_readable(open_page):

@@ -16,6 +16,7 @@ def view(
     token: str | None = None,
     browser: bool = True,
     head: Path | None = None,
+    photo_steps: tuple[int, int] = (200, 250),
     precision: Literal["auto"] | Precision = "auto",
     device: str = "auto",
 ) -> None:
@@ -36,6 +37,7 @@ def view(
         token: what the address must carry when --host opens the server to others; made up if not given.
         browser: open the page in a browser.
         head: your FLAME folder, for a model that FLAME drives.
+        photo_steps: of the latent and of the weights, when a photo dropped on the page becomes an avatar.
         precision: auto takes what is faster here.
         device: auto, cpu or cuda.
     """
@@ -57,6 +59,8 @@ def view(
 
     if not 0 <= port <= 65535:
         raise InputError(f"--port must be 0 to 65535, got {port}")
+    if min(photo_steps) < 1:
+        raise InputError(f"--photo-steps must be positive, got {photo_steps[0]} and {photo_steps[1]}")
     generator = open_model(model, device, head)
     avatars = {}
     for file in avatar:
@@ -72,7 +76,7 @@ def view(
             "and what is sent is not encrypted",
             file=sys.stderr,
         )
-    viewer = Viewer(generator, avatars, dtype=dtype, name=model)
+    viewer = Viewer(generator, avatars, dtype=dtype, name=model, photo_steps=photo_steps)
     viewer.warm()
 
     def opened(address: str) -> None:

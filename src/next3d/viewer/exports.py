@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import secrets
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 
 from next3d.avatar import Avatar, surface
 from next3d.errors import InputError
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
     from next3d.viewer.server import Viewer
 
 SURFACE = 10.0  # the density at which a head's surface lies
-PHOTO_STEPS = (200, 250)  # of the latent and of the weights: about half of what next3d invert takes
 # An inversion's stage: its share of the bar, and what people read.
 STAGES = {
     "track": (0.01, 0.05, "aligning the face"),
-    "latent": (0.05, 0.4, "looking for the nearest head"),
+    "start": (0.05, 0.1, "trying identities"),
+    "latent": (0.1, 0.4, "looking for the nearest head"),
     "weights": (0.4, 1.0, "making it the person's"),
 }
 
@@ -111,11 +113,13 @@ def photo(viewer: Viewer, data: bytes, name: str, job: Job) -> str:
     write_image(path, picture)  # only what was decoded goes on
 
     def callback(progress: Progress) -> bool:
-        start, end, words = STAGES.get(progress.stage, (0.0, 1.0, progress.stage))
+        start, end, words = STAGES[progress.stage]
+        if progress.picture is not None:
+            job.show(small_picture(progress.picture))
         job.report(start + (end - start) * progress.step / max(progress.total, 1), words)
         return True
 
-    settings = InversionSettings(latent_steps=PHOTO_STEPS[0], weight_steps=PHOTO_STEPS[1])
+    settings = InversionSettings(latent_steps=viewer.photo_steps[0], weight_steps=viewer.photo_steps[1])
     job.report(0.01, "looking for the face")
     try:
         found = invert_photos([path], viewer.model, settings, callback, face="largest", name=name)
@@ -124,3 +128,13 @@ def photo(viewer: Viewer, data: bytes, name: str, job: Job) -> str:
     finally:
         path.unlink(missing_ok=True)
     return viewer.identities.add(found.avatar)
+
+
+def small_picture(picture: torch.Tensor) -> bytes:
+    """(3, R, R) in [−1, 1] as a JPEG of at most 128 pixels a side."""
+    pixels = ((picture.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels)
+    image.thumbnail((128, 128))
+    buffer = io.BytesIO()
+    image.save(buffer, "jpeg", quality=85)
+    return buffer.getvalue()

@@ -26,18 +26,29 @@ class Cancelled(Exception):
 
 
 class Job:
-    """One job; :meth:`report` and :meth:`check` are for the function that does it."""
+    """One job; :meth:`report`, :meth:`show` and :meth:`check` are for the function that does it.
+
+    Attributes:
+        file: the result, if it is one to download
+        picture: how the result looks so far (JPEG), if the job shows that
+    """
 
     def __init__(self, kind: Kind, folder: Path) -> None:
         self.status = JobStatus(id=secrets.token_hex(8), kind=kind, state="waiting", progress=0)
         self.folder = folder / self.status.id
         self.cancelled = threading.Event()
         self.file: Path | None = None
+        self.picture: bytes | None = None
 
     def report(self, progress: float, message: str = "") -> None:
         """Say how far the job is (0…1); raises :class:`Cancelled` if it should stop."""
         self.check()
         self.status = self.status.model_copy(update={"progress": min(max(progress, 0.0), 1.0), "message": message})
+
+    def show(self, picture: bytes) -> None:
+        """Let people see how the result looks so far."""
+        self.picture = picture
+        self.status = self.status.model_copy(update={"pictures": self.status.pictures + 1})
 
     def check(self) -> None:
         if self.cancelled.is_set():

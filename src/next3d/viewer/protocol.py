@@ -127,6 +127,7 @@ class JobStatus(BaseModel):
     state: Literal["waiting", "running", "done", "failed", "cancelled"]
     progress: float = Field(ge=0, le=1)
     message: str = ""
+    pictures: int = Field(default=0, description="how many the job has shown so far; the last is at …/picture")
     result: str | None = Field(default=None, description="a path to download from, or the new avatar's name")
 
 

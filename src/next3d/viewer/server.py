@@ -52,6 +52,7 @@ class Viewer:
         avatars: saved ones, by name
         dtype: in which identities are baked
         name: of the model, for people to read
+        photo_steps: of the latent and of the weights, when a photo becomes an avatar; about half of next3d invert's
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class Viewer:
         *,
         dtype: torch.dtype = torch.float32,
         name: str = "demo",
+        photo_steps: tuple[int, int] = (200, 250),
     ) -> None:
-        self.model, self.name = model, name
+        self.model, self.name, self.photo_steps = model, name, photo_steps
         self.instance = secrets.token_hex(8)  # a page that reconnects sees whether the server is another one
         self.identities = Identities(model, avatars, dtype)
         self.renderer = Renderer(model, self.identities)
@@ -234,6 +236,14 @@ def build(viewer: Viewer, token: str | None = None) -> Any:
         """Stop a job."""
         known(job)
         return viewer.jobs.cancel(job)
+
+    @app.get("/api/jobs/{job}/picture", tags=["jobs"], response_class=Response)
+    async def job_picture(job: str) -> Response:
+        """How the avatar of a photo looks so far (JPEG)."""
+        picture = known(job).picture
+        if picture is None:
+            raise HTTPException(404, "this job has shown no picture yet")
+        return Response(picture, media_type="image/jpeg")
 
     @app.get("/api/jobs/{job}/result", tags=["jobs"], response_class=FileResponse)
     async def result(job: str) -> FileResponse:

@@ -164,6 +164,7 @@ async function learn() {
   fillGallery();
   $("webcam").disabled = $("video-file").disabled = !info.live;
   if (!info.live) $("live-note").textContent = "Live driving needs MediaPipe: pip install 'next3d[tracking]'";
+  if (!info.photos) $("photo-note").textContent = "Photos need MediaPipe: pip install 'next3d[tracking]'. Saved avatars can be dropped here.";
 }
 
 function fillViews() {
@@ -541,19 +542,23 @@ async function take(file) {
     live.file(file);
   } else {
     const name = file.name.replace(/\.[^.]*$/, "").slice(0, 40) || "photo";
-    for (const section of document.querySelectorAll("#panel > details")) if (section.contains($("jobs"))) section.open = true;
-    const status = await follow(`Avatar of ${name}`, upload(`api/photos?${new URLSearchParams({ name })}`, file));
+    $("photo-jobs").closest("details").open = true;
+    const starting = upload(`api/photos?${new URLSearchParams({ name })}`, file);
+    const status = await follow(`Avatar of ${name}`, starting, $("photo-jobs"));
     if (status.state === "done") {
       await learn();
       choose(status.result);
-    } else if (status.state === "failed") {
-      complain(status.message);
     }
   }
 }
 
-$("motion").addEventListener("change", (event) => guarded(() => take(event.target.files[0]))());
-$("photo").addEventListener("change", (event) => guarded(() => take(event.target.files[0]))());
+for (const id of ["motion", "photo"]) {
+  $(id).addEventListener("change", (event) => {
+    const [file] = event.target.files;
+    event.target.value = ""; // so that the same file can be chosen again
+    guarded(() => take(file))();
+  });
+}
 addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dragging");

@@ -22,6 +22,7 @@ export class Stage {
     if (this.bitmap) this.bitmap.close();
     this.bitmap = bitmap;
     this.view = header.view;
+    $("hint").hidden = FREE.has(header.view);
     this.paint();
   }
 
