@@ -36,7 +36,14 @@ EXPRESSIONS = 2  # of each identity, besides the face at rest, for telling peopl
 VISIBLE = 0.15  # share of the open mouth that must not be dark; a mouth painted dark reads up to 0.11
 READOUT_PICTURES = 4000  # that glasses, beard and hair are learned from
 SHUFFLES = 20
-THINGS = ("glasses", "beard", "hair")
+# What is told at a glance of what the factory gives people to wear and grow; what is not named is a kind of its own.
+THINGS: dict[str, dict[str, str]] = {
+    "glasses": dict.fromkeys(("round", "square", "cat"), "clear"),
+    "beard": {"none": "shaven", "stubble": "shaven", "moustache": "small", "goatee": "small"},
+    "hair": dict.fromkeys(("bald", "buzz"), "shorn")
+    | dict.fromkeys(("crop", "side", "quiff", "slick", "fringe", "bun"), "short")
+    | {"bob": "long"},
+}
 LIMITS = {"jaw": 0.9, "eyelid closure": 0.9, "view consistency": 6.0}
 
 DEFINITIONS = {
@@ -55,8 +62,8 @@ DEFINITIONS = {
     "mouth open": f"share of identities of whose mouth, opened by {JAW:.0f}°, tongue and teeth fill {VISIBLE:.0%} or "
     "more",
     "readable": "balanced accuracy of a linear readout on the identity estimator's features, trained on factory "
-    "pictures, of what the latent says the person wears or grows; on generated and on the dataset's own pictures of "
-    "the same rows",
+    "pictures, of what the latent says the person wears or grows (no, clear or dark glasses; no, a small or a full "
+    "beard; shorn, short, curly or long hair); on generated and on the dataset's own pictures of the same rows",
 }
 
 
@@ -258,13 +265,16 @@ def identity_kept(embeddings: Tensor) -> dict[str, float]:
 def labels(latents: np.ndarray) -> dict[str, np.ndarray]:
     """Thing → (N,) names, of latents (N, 64)."""
     people = [Identity.of(latent) for latent in latents]
-    return {thing: np.array([getattr(person, thing) for person in people]) for thing in THINGS}
+    return {
+        thing: np.array([kinds.get(getattr(person, thing), getattr(person, thing)) for person in people])
+        for thing, kinds in THINGS.items()
+    }
 
 
 class Readout:
     """Ridge regression of one-hot classes on standardised features, every class weighing the same."""
 
-    def __init__(self, features: Tensor, names: np.ndarray, strength: float = 0.02):
+    def __init__(self, features: Tensor, names: np.ndarray, strength: float = 0.1):
         self.names, number = np.unique(names, return_inverse=True)
         target = torch.nn.functional.one_hot(torch.from_numpy(number), len(self.names)).double()
         self.mean, self.scale = features.double().mean(0), features.double().std(0).clamp_min(1e-6)
