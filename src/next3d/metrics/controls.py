@@ -1,7 +1,7 @@
 """Do a model's controls reach the picture? Measured on people never seen, beside what the picture factory shows.
 
 Jaw, lids and gaze are swept and read off the frontal pictures' pixels (pixels.py), never off the mesh. The factory,
-read in the same way, says how well the reading follows the truth: no model can be expected to score more.
+read in the same way, says how well the reading itself follows the truth.
 """
 
 from __future__ import annotations
