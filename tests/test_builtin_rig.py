@@ -71,6 +71,7 @@ def test_every_arkit_coefficient_has_a_place(head):
         assert bool(driven.any()) == (name != "tongueOut")
     assert len(set(head.shape_names)) == 100
     assert len(set(head.expression_names)) == 50
+    assert not set(head.shape_names) & {*head.expression_names, *ARKIT_NAMES}  # a name means one thing
 
 
 def test_neutral_head_is_symmetric(head):
@@ -143,14 +144,14 @@ def edge_neighbours(faces):
 
 @pytest.mark.parametrize(("expression", "jaw"), [(0.0, 0.0), (0.2, 30.0)])
 def test_thousand_random_heads_have_next_to_no_flipped_or_degenerate_faces(head, expression, jaw):
-    """At most one face in a million: what is left are slivers inside the corners of eyes and lips."""
+    """At most four faces in ten million drawn: what is left are slivers inside the corners of eyes and lips."""
     faces = head.topology.faces
     pairs, rest = edge_neighbours(faces), head(HeadParams()).vertices
     bad = 0
     for seed in range(20):
         params = random_params(50, seed=100 + seed, expression=expression, jaw=jaw)
         bad += int(folded(head(params).vertices, rest, faces, pairs).sum())
-    assert bad <= 1e-6 * 1000 * len(faces)
+    assert bad <= 4e-7 * 1000 * len(faces)
 
 
 def test_jaw_opens_the_mouth(head):

@@ -1,4 +1,4 @@
-"""Builds the built-in head's asset from formulas:  ``python -m next3d.heads.builtin.build``  (about a minute).
+"""Builds the built-in head's asset from formulas:  ``python -m next3d.heads.builtin.build``  (some minutes).
 
 Sculpt (:mod:`.sculpt`), UVs (:mod:`.atlas`) and rig (:mod:`.rig`) become ``head.safetensors`` beside this file.
 Directions are stored in half precision, good to some micrometres.

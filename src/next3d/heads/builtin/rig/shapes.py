@@ -35,7 +35,7 @@ NAMED = [
     "chinHeight",
     "chinWidth",
     "chinCleft",
-    "jawForward",
+    "jawProtrusion",
     "underChin",
     "cheekboneWidth",
     "cheekboneForward",
@@ -217,7 +217,7 @@ def named(c: Clay) -> dict[str, Array]:
     s["chinCleft"] = stroke(a, at("chin", 0, 0), (4.2, 8, 12), (0, 0, -0.8)) + c.pair(
         at("chin", 8, 0), (6, 8, 12), (0.2, 0, 0.5)
     )
-    s["jawForward"] = c.along(
+    s["jawProtrusion"] = c.along(
         2, 1.8 * MM * smoothstep(p["lip_contact"][1] + 14 * MM, chin[1], y) * smoothstep(-60 * MM, 30 * MM, z) * c.head
     )
     s["underChin"] = stroke(a, at("chin", 0, -24, -34), (34, 22, 32), (0, -3.4, 1.2))
