@@ -378,9 +378,11 @@ def drop(page, file: Path) -> None:
 def test_narrow_and_dark_pages_are_readable(open_page):
     page = open_page(viewport={"width": 375, "height": 780})
     rest(page)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 375
     thumbnails(page)
     keep(page, "narrow")
+    for title in ("Pose", "Shape", "Background", "Live", "Export", "Timing"):
+        section(page, title)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 375
     dark = open_page(color_scheme="dark")
     rest(dark)
     ground, ink = dark.evaluate(
@@ -400,6 +402,10 @@ def test_the_interface_page_works_offline(open_page):
     page = open_page("docs")
     page.locator("code", has_text="/api/render").first.wait_for()
     page.locator("#schema-FrameRequest").wait_for()
+    render = page.locator("section", has=page.locator('code:text-is("/api/render")')).first
+    render.get_by_text("Try it").click()
+    render.get_by_role("button", name="Send").click()
+    render.get_by_alt_text("The picture").wait_for()
 
 
 def test_the_page_comes_back_after_a_restart(open_page, viewer):

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -68,7 +69,7 @@ def living(number: int, step: int, rays: int) -> FrameRequest:
     return turning(step, rays).model_copy(
         update={
             "identity": number + 100 * (step // CHANGE % 8),
-            "arkit": {"jawOpen": 0.3 + 0.3 * math.sin(step / 3)},
+            "arkit": {"jawOpen": 0.3 + 0.3 * math.sin(step / 3 + number)},
         }
     )
 
@@ -121,7 +122,7 @@ def press(address: str, clients: int, seconds: float) -> tuple[list[Tally], list
     tallies = [Tally() for _ in range(clients)]
     threads = []
     for number, tally in enumerate(tallies):
-        requests = (living(number, step, rays) for step in count())
+        requests = map(partial(living, number, rays=rays), count())
         threads.append(
             threading.Thread(target=drive, args=(address, requests, began + seconds, tally), daemon=True)
         )  # fmt: skip

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -342,6 +343,12 @@ def fastest(model: Generator) -> torch.dtype:
     """float32 or bfloat16, whichever draws a frame in less time here."""
     if model.device.type != "cpu":
         return torch.bfloat16
+    # Not in the main thread: OpenMP's threads spin there, which on a busy machine takes seconds a frame.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_fastest, model).result()
+
+
+def _fastest(model: Generator) -> torch.dtype:
     times: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16):
         renderer = Renderer(model, Identities(model, None, dtype, kept=1))

@@ -9,6 +9,13 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** Words in which ``names`` are marked as code. */
+function prose(text) {
+  const words = element("span");
+  text.split("``").forEach((part, i) => words.append(i % 2 ? element("code", {}, part) : part));
+  return words;
+}
+
 function kind(schema) {
   if (!schema) return "";
   if (schema.$ref) {
@@ -35,7 +42,7 @@ function kind(schema) {
 function operation(path, verb, described) {
   const id = described.operationId;
   const section = element("section", { id }, element("h3", {}, element("span", { class: "verb" }, verb.toUpperCase()), element("code", {}, path)));
-  section.append(element("p", {}, described.description ?? described.summary ?? ""));
+  section.append(element("p", {}, prose(described.description ?? described.summary ?? "")));
   for (const parameter of described.parameters ?? []) {
     section.append(element("p", { class: "soft" }, element("code", {}, parameter.name), ` (${parameter.in}) `, kind(parameter.schema)));
   }
@@ -78,8 +85,8 @@ for (const [name, schema] of Object.entries(api.components.schemas)) {
       {},
       element("td", {}, element("code", {}, field)),
       element("td", {}, kind(described), described.default === undefined ? "" : ` = ${JSON.stringify(described.default)}`),
-      element("td", { class: "soft" }, described.description ?? ""),
+      element("td", { class: "soft" }, prose(described.description ?? "")),
     ),
   );
-  $("schemas").append(element("section", { id: `schema-${name}` }, element("h3", {}, name), element("p", {}, schema.description ?? ""), element("table", {}, element("tbody", {}, ...rows))));
+  $("schemas").append(element("section", { id: `schema-${name}` }, element("h3", {}, name), element("p", {}, prose(schema.description ?? "")), element("table", {}, element("tbody", {}, ...rows))));
 }

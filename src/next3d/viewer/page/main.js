@@ -99,11 +99,12 @@ connection.on("picture", async ({ header, body }) => {
   const now = performance.now();
   const interval = now - loop.shown;
   loop.shown = now;
-  if (interval < 1000) {
+  if (loop.sharp) {
+    loop.rate = loop.shown = 0; // what moves next is timed afresh
+  } else if (interval < 1000) {
     loop.rate = loop.rate ? loop.rate * 0.85 + (1000 / interval) * 0.15 : 1000 / interval;
-    const moving = !loop.sharp;
-    if (moving && interval > SLOW && loop.step > 0) loop.step -= 1;
-    else if (moving && interval < QUICK && loop.step < LADDER.length - 1 && Math.random() < 0.1) loop.step += 1;
+    if (interval > SLOW && loop.step > 0) loop.step -= 1;
+    else if (interval < QUICK && loop.step < LADDER.length - 1 && Math.random() < 0.1) loop.step += 1;
   }
   const age = header.camera === undefined ? null : live.age(header.camera);
   showTimes($("times"), header.seconds);
@@ -113,7 +114,7 @@ connection.on("picture", async ({ header, body }) => {
     Object.assign(liveSeconds, { "wait to draw": queue, draw, "camera to picture": age });
     showTimes($("live-times"), liveSeconds);
   }
-  $("rate").textContent = loop.rate ? loop.rate.toFixed(loop.rate < 10 ? 1 : 0) : "–";
+  if (loop.rate) $("rate").textContent = loop.rate.toFixed(loop.rate < 10 ? 1 : 0);
   $("size-note").textContent =
     `${header.width} × ${header.height} pixels, ${(body.length / 1024).toFixed(1)} kB, ` +
     `${(1000 * header.cpu).toFixed(0)} ms of processor time, ${info ? info.precision : ""}`;
@@ -205,7 +206,7 @@ function fillExpressions() {
     });
   const left = new Set(info.arkit);
   for (const [title, pattern] of GROUPS) {
-    const names = [...left].filter((name) => pattern.test(name));
+    const names = sidesTogether([...left].filter((name) => pattern.test(name)));
     names.forEach((name) => left.delete(name));
     const inside = element("div", { class: "inside" });
     for (const name of names) {
@@ -246,6 +247,14 @@ function fillExpressions() {
     },
   });
   $("pose-sliders").append(sideways.node);
+}
+
+/** Left beside right, otherwise as they come. */
+function sidesTogether(names) {
+  const stem = (name) => name.replace(/(Left|Right)$/, "");
+  const first = new Map();
+  names.forEach((name, i) => first.has(stem(name)) || first.set(stem(name), i));
+  return [...names].sort((a, b) => first.get(stem(a)) - first.get(stem(b)));
 }
 
 function fillShapes() {
