@@ -71,7 +71,7 @@ def draw_demo(
     write_image(out / "identities.png", contact_sheet(pictures, columns=len(VIEWS), labels=labels))
     yield out / "identities.png", f"{IDENTITIES} identities × {len(VIEWS)} views"
 
-    hero = people[1]
+    hero = people[-1]
     pictures = []
     for _, values in tqdm(CONTROLS, "controls", unit="picture"):
         pictures.append(shown(hero.render(head.params(**values))))
