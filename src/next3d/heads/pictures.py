@@ -111,13 +111,13 @@ def contact_sheet_of(
         return contact_sheet(list(pictures), columns=4, labels=[f"yaw {y}°, pitch {p}°" for y, p in TURNTABLE])
     if kind == "closeups":
         points = world_from_head(head(params).landmarks[0].cpu())
-        pictures = []
+        views = []
         for about, offset, angle, width in tqdm(CLOSEUPS.values(), unit="picture"):
             place = points[list(about)].mean(0) + HEAD_SCALE * torch.tensor(offset)
             towards = torch.tensor([math.sin(math.radians(angle)), 0.0, math.cos(math.radians(angle))])
             camera = Camera.look_at(place + RADIUS * towards, place, focal=RADIUS / (HEAD_SCALE * width))
-            pictures.append(draw(head, params, camera, size, landmarks=landmarks)[0])
-        return contact_sheet(pictures, columns=3, labels=list(CLOSEUPS))
+            views.append(draw(head, params, camera, size, landmarks=landmarks)[0])
+        return contact_sheet(views, columns=3, labels=list(CLOSEUPS))
     if kind == "expressions":
         labels = ["rest", "jawOpen", *head.expression_names]
         poses = [params, params.replace(jaw=head.from_arkit({"jawOpen": 1}).jaw)]
