@@ -34,7 +34,7 @@ from next3d.tracking.track import Tracker
 
 POSES = HeadParams(expression=torch.zeros(2, 50), jaw=[[0.1, 0, 0], [0.25, 0, 0]])
 CAMERAS = Camera.orbit(torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0]))
-SHORT = InversionSettings(latent_steps=30, weight_steps=40, candidates=4, weight_rate=3e-3, anchors=2)
+SHORT = InversionSettings(latent_steps=60, weight_steps=40, candidates=4, weight_rate=3e-3, anchors=2)
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,7 @@ class AdversarialStage(Stage):
             z = draw.normal(self.config.generator.mapping.z_dim)
             points = (draw.uniform(c.density_points, 3) - 0.5) * box  # (N, P, 3)
             near = points + draw.normal(c.density_points, 3) * c.density_distance
+            near = near.clamp(-box / 2, box / 2)  # the default mode has nothing beyond it
             with self.fabric.autocast(), draw:
                 ws = self.generator.mapping(z, self._conditioning(scene, share, draw, images))
                 identity = self.generator.identity(ws, "random")
