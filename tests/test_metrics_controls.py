@@ -25,6 +25,7 @@ from next3d.metrics import controls
 from next3d.metrics.controls import FactoryPerson, Readout, balanced_accuracy, correlation, psnr, sweeps
 from next3d.metrics.estimators import IDENTITY, Estimator, EstimatorConfig
 from next3d.metrics.pixels import Regions, eye_openness, gaze_side, mouth_opening, tongue_or_teeth
+from next3d.metrics.train_estimators import likeness
 
 PEOPLE = 4
 STEPS = 5
@@ -135,7 +136,7 @@ def test_psnr_within_a_mask() -> None:
 
 def test_identity_is_kept_where_embeddings_agree() -> None:
     e = torch.nn.functional.normalize(torch.randn(5, 1, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
-    found = controls.identity_kept(e.expand(5, 3, 16))
+    found = likeness(e.expand(5, 3, 16).flatten(0, 1), torch.arange(5).repeat_interleave(3))
     assert found["same"] == pytest.approx(1, abs=1e-5)
     assert found["AUC"] == 1
     assert found["others"] < 0.5

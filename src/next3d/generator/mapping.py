@@ -62,7 +62,11 @@ class Mapping(nn.Module):
         return ws
 
     def features(self, z: Tensor) -> Tensor:
-        """What the network sees of z (N, z_dim): itself and waves of its quantiles, (N, z_dim · (1 + 2 · waves))."""
+        """What the network sees of z (N, z_dim): itself and waves of its quantiles, (N, z_dim · (1 + 2 · waves)).
+
+        Raises:
+            InputError: z has another shape.
+        """
         if not self.waves:
             return z
         if z.ndim != 2 or z.shape[1] != self.z_dim:

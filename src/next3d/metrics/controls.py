@@ -29,7 +29,7 @@ from next3d.metrics.consistency import face_region, view_consistency
 from next3d.metrics.estimators import Estimator
 from next3d.metrics.pixels import Regions, eye_openness, gaze_side, mouth_opening, tongue_or_teeth
 from next3d.metrics.sources import ModelSource
-from next3d.metrics.train_estimators import same_person_auc
+from next3d.metrics.train_estimators import likeness
 
 JAW, GAZE = 30.0, 25.0  # degrees: the jaw is swept from 0, gaze to both sides
 EXPRESSIONS = 2  # of each identity, besides the face at rest, for telling people apart
@@ -245,21 +245,9 @@ def sweep_people(
         "worst tenth": float(np.nanquantile(errors, 0.9)),
     }
     if identity is not None:
-        result["identity"] = identity_kept(torch.stack(embeddings))
+        each = torch.stack(embeddings)  # (N, K, F)
+        result["identity"] = likeness(each.flatten(0, 1), torch.arange(count).repeat_interleave(each.shape[1]))
     return result
-
-
-def identity_kept(embeddings: Tensor) -> dict[str, float]:
-    """Cosines of unit embeddings (N, K, F) within identities and between them, and the AUC of telling them apart."""
-    flat = embeddings.flatten(0, 1)
-    who = torch.arange(len(embeddings)).repeat_interleave(embeddings.shape[1])
-    cosine, same = flat @ flat.T, who[:, None] == who
-    upper = torch.ones_like(same).triu(1)
-    return {
-        "same": float(cosine[same & upper].mean()),
-        "others": float(cosine[~same & upper].mean()),
-        "AUC": same_person_auc(flat, who),
-    }
 
 
 def labels(latents: np.ndarray) -> dict[str, np.ndarray]:

@@ -325,7 +325,7 @@ def floors(dataset: Dataset, readers: Readers, *, metrics: Sequence[str], batch:
 
 def identity_floor(dataset: Dataset, reader: IdentityReader, chosen: np.ndarray, batch: int) -> dict[str, float]:
     """Mean cosine of real pictures of one person and of two, and how well it tells them apart (AUC)."""
-    from next3d.metrics.train_estimators import same_person_auc
+    from next3d.metrics.train_estimators import likeness
 
     numbers = torch.from_numpy(dataset.numbers)
     persons = np.asarray(dataset.columns["identity"])
@@ -347,11 +347,8 @@ def identity_floor(dataset: Dataset, reader: IdentityReader, chosen: np.ndarray,
         )
     )
     who = torch.from_numpy(persons[rows].astype(np.int64))
-    same = who[:, None] == who
-    upper = torch.ones_like(same).triu(1)
-    cosine = embedding @ embedding.T
-    result = {"ID": float(cosine[same & upper].mean()), "ID of strangers": float(cosine[~same & upper].mean())}
-    return result | {"ID AUC": same_person_auc(embedding, who)}
+    found = likeness(embedding, who)
+    return {"ID": found["same"], "ID of strangers": found["others"], "ID AUC": found["AUC"]}
 
 
 def as_json(report: dict[str, Any]) -> str:

@@ -129,6 +129,22 @@ def same_person_auc(embedding: Tensor, identity: Tensor) -> float:
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
+def likeness(embedding: Tensor, identity: Tensor) -> dict[str, float]:
+    """Of unit embeddings (N, F) and identity numbers (N,): the mean cosine of pictures of the same person and of
+    others, and the AUC of telling the two apart.
+
+    Raises:
+        InputError: no person has two pictures, or there is one person alone.
+    """
+    cosine, same = embedding @ embedding.T, identity[:, None] == identity
+    upper = torch.ones_like(same).triu(1)
+    return {
+        "same": float(cosine[same & upper].mean()),
+        "others": float(cosine[~same & upper].mean()),
+        "AUC": same_person_auc(embedding, identity),
+    }
+
+
 def measure(model: Estimator, data: Path, kind: str) -> dict[str, float]:
     """Accuracy on held-out identities: mean absolute error and correlation per group of outputs; AUC for identity."""
     said, wanted, embedding, identity = held_out(model, data, kind)

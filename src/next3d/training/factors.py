@@ -78,7 +78,14 @@ class Factors(nn.Module):
         return F.mse_loss(self.readout(mapping(self.latents[rows])[:, 0]), self.targets[rows])
 
     def teach(self, mapping: Mapping, steps: int, seed: int, show: bool) -> None:
-        """Train a mapping and the readout alone; no pictures are needed, so this takes a minute or two."""
+        """Train a mapping and the readout alone; no pictures are needed, so this takes a minute or two.
+
+        Args:
+            mapping: of latents (N, 64) to ws; changed in place, its running mean of w included
+            steps: of 512 latents each
+            seed: of their order
+            show: a progress bar
+        """
         rates = [TEACHING_RATE / mapping.learning_rate, TEACHING_RATE]
         groups = [{"params": list(m.parameters()), "lr": lr} for m, lr in zip((mapping, self.readout), rates)]
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
