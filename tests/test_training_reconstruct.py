@@ -14,9 +14,19 @@ from next3d.data.synthesis.identity import AXES, LATENT_SIZE, Identity
 from next3d.errors import InputError
 from next3d.generator.config import GeneratorConfig, MappingConfig
 from next3d.generator.mapping import Mapping
+from next3d.geometry.cameras import Camera
+from next3d.geometry.meshes import world_from_head
+from next3d.heads import HeadParams
 from next3d.training.factors import Factors, factors
 from next3d.training.randomness import SampleRandom
-from next3d.training.reconstruct import ByIdentity, Scene, choose_pixels, shared_meshes, small_parts
+from next3d.training.reconstruct import (
+    ByIdentity,
+    Scene,
+    around_eyes,
+    choose_pixels,
+    shared_meshes,
+    small_parts,
+)
 from training_run import HEAD, noise, tiny_config, trainer
 
 
@@ -53,16 +63,28 @@ def test_a_scene_knows_distances_along_rays(tmp_path: Path):
     scene = Scene.of(batch, HEAD, 2)
     # A point at the stored distance along its pixel's ray has the stored depth along the camera's axis.
     point = scene.origins[:, :, None, None] + scene.distance * scene.directions
-    from next3d.geometry.cameras import Camera
-
     local = Camera.from_label(batch.camera).to_camera(point.flatten(2).transpose(1, 2))
     solid = scene.solid.flatten(1) > 0
     torch.testing.assert_close(local[..., 2][solid], batch.aux["depth"].flatten(1)[solid])
-    eyes = small_parts(scene.parts)
+    eyes = scene.small
+    assert (eyes >= small_parts(batch.aux["parts"])).all()
     importance = scene.importance(run.config.reconstruct).view_as(eyes)
     assert importance[eyes > 0].mean() > 1.5 * importance[(eyes == 0) & (scene.solid > 0)].mean()
     run.loader.close()
     run.folder.close()
+
+
+def test_closed_lids_count_as_much_as_open_eyes():
+    """Lids are skin to the part mask; the discs around the eyes follow the head and the camera."""
+    landmarks = HEAD(HeadParams()).landmarks  # (1, 68, 3)
+    cameras = torch.stack([Camera.orbit(yaw, 0.1).label for yaw in (0.0, 0.4)])
+    mask = around_eyes(landmarks, cameras, 128)[:, 0]
+    for camera, seen in zip(cameras, mask):
+        places, _ = Camera.from_label(camera).project(world_from_head(landmarks[0]))
+        column, row = (places * 128).long().unbind(1)
+        assert (seen[row[36:48], column[36:48]] == 1).all()  # both eyes' contours
+        assert (seen[row[[8, 30, 48, 54]], column[[8, 30, 48, 54]]] == 0).all()  # chin, nose and mouth
+    assert 0.005 < float(mask.mean()) < 0.05
 
 
 def learned(tmp_path: Path, name: str, fraction: float, steps: int = 40, **changes) -> list[dict]:

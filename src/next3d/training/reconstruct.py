@@ -24,6 +24,7 @@ from next3d.errors import InputError
 from next3d.generator.generator import Identity, Planes
 from next3d.generator.volume import rays
 from next3d.geometry.cameras import Camera
+from next3d.geometry.meshes import world_from_head
 from next3d.heads import HeadModel
 from next3d.nn.style import map_styles
 from next3d.nn.stylegan2 import SynthesisBlock
@@ -34,6 +35,8 @@ from next3d.training.factors import Factors
 from next3d.training.stage import Stage
 
 SMALL_PARTS = ("eyes", "lips", "mouth")
+EYE_LANDMARKS = ((36, 42), (42, 48))  # of the 68: each eye's contour
+EYE_REACH = 0.8  # radius around an eye's middle, in its width, that holds the lids and the rims of glasses
 EDGE_DEPTH = 0.06  # world units: a pixel whose neighbours' depths differ by more holds two surfaces' colours
 HELD_OUT = 16  # pictures of the sample grid
 
@@ -222,7 +225,7 @@ class Scene:
 
     Attributes:
         image: (N, 3, R, R) in [−1, 1]
-        parts: (N, 1, R, R) indices into PARTS
+        small: (N, 1, R, R) 1 on eyes with their lids, lips and the inside of the mouth
         solid: (N, 1, R, R) 1 where a surface is seen
         sharp: (N, 1, R, R) 1 where the pixel shows one surface
         distance: (N, 1, R, R) to the surface along the pixel's ray, world units
@@ -233,7 +236,7 @@ class Scene:
     """
 
     image: Tensor
-    parts: Tensor
+    small: Tensor
     solid: Tensor
     sharp: Tensor
     distance: Tensor
@@ -266,7 +269,7 @@ class Scene:
             mesh = head(batch.params[::together])
         return Scene(
             image,
-            batch.aux["parts"],
+            small_parts(batch.aux["parts"]).maximum(around_eyes(mesh.landmarks, batch.camera, size)),
             solid,
             sharp,
             depth / slant,
@@ -279,7 +282,7 @@ class Scene:
 
     def weight(self, small: float) -> Tensor:
         """(N, 1, R, R): how much each pixel counts."""
-        return 1 + (small - 1) * small_parts(self.parts)
+        return 1 + (small - 1) * self.small
 
     def importance(self, config: Any) -> Tensor:
         """(N, R·R): how likely each pixel is drawn, relative to the others."""
@@ -292,6 +295,27 @@ class Scene:
 def small_parts(parts: Tensor) -> Tensor:
     """1 on eyes, lips and the inside of the mouth."""
     return sum((parts == PARTS.index(name)).float() for name in SMALL_PARTS)  # type: ignore[return-value]
+
+
+def around_eyes(landmarks: Tensor, cameras: Tensor, size: int) -> Tensor:
+    """(N, 1, R, R): 1 in a disc around each eye: closed lids are skin to the part mask, and matter like open eyes.
+
+    Args:
+        landmarks: (M, 68, 3) metres, head frame; M divides N
+        cameras: (N, 25)
+    """
+    points = world_from_head(landmarks).repeat_interleave(len(cameras) // len(landmarks), 0)
+    places, _ = Camera.from_label(cameras).project(points)  # (N, 68, 2)
+    centres = (torch.arange(size, device=cameras.device) + 0.5) / size
+    mask = cameras.new_zeros(len(cameras), 1, size, size)
+    for first, last in EYE_LANDMARKS:
+        eye = places[:, first:last]  # (N, 6, 2)
+        middle = eye.mean(1)
+        radius = EYE_REACH * (eye[:, :, None] - eye[:, None]).square().sum(-1).flatten(1).amax(1).sqrt()  # (N,)
+        across = (centres - middle[:, :1]).square()[:, None, :]  # (N, 1, R)
+        down = (centres - middle[:, 1:]).square()[:, :, None]  # (N, R, 1)
+        mask = mask.maximum((across + down <= radius.square()[:, None, None])[:, None].float())
+    return mask
 
 
 def choose_pixels(importance: Tensor, chance: Tensor) -> Tensor:

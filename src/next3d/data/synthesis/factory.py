@@ -28,7 +28,7 @@ from next3d.errors import InputError
 from next3d.heads.head_model import HeadModel
 from next3d.io.processes import end_with_parent
 
-LOOKS = 2  # raised whenever the same recipe draws other pictures, so that a build is not resumed with two kinds of them
+LOOKS = 3  # raised whenever the same recipe draws other pictures, so that a build is not resumed with two kinds of them
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,9 @@ def _expression(random: np.random.Generator) -> dict[str, float]:
         else:
             result[f"{name}Left"] = value * (1 + slant[2 * place])
             result[f"{name}Right"] = value * (1 - slant[2 * place])
-    closed = (lids[1] ** 0.4) if lids[0] < 0.16 else 0.12 * lids[1]
-    left, right = (closed, closed) if lids[0] > 0.04 else (closed, 0.1) if lids[2] < 0.5 else (0.1, closed)
+    # Far more often than people blink: lids that never stand half closed in the pictures are never learnt so.
+    closed = (lids[1] ** 0.7) if lids[0] < 0.32 else 0.12 * lids[1]
+    left, right = (closed, closed) if lids[0] > 0.06 else (closed, 0.1) if lids[2] < 0.5 else (0.1, closed)
     result["eyeBlinkLeft"], result["eyeBlinkRight"] = left, right
     if closed > 0.4:
         result["eyeWideLeft"] = result["eyeWideRight"] = 0.0
