@@ -16,7 +16,7 @@ from next3d.generator.config import GeneratorConfig, MappingConfig
 from next3d.generator.mapping import Mapping
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
-from next3d.heads import HeadParams
+from next3d.heads import HeadParams, load_head
 from next3d.training.factors import Factors, factors
 from next3d.training.randomness import SampleRandom
 from next3d.training.reconstruct import (
@@ -69,14 +69,15 @@ def test_a_scene_knows_distances_along_rays(tmp_path: Path):
     eyes = scene.small
     assert (eyes >= small_parts(batch.aux["parts"])).all()
     importance = scene.importance(run.config.reconstruct).view_as(eyes)
-    assert importance[eyes > 0].mean() > 1.5 * importance[(eyes == 0) & (scene.solid > 0)].mean()
+    solid = scene.solid > 0
+    assert importance[(eyes > 0) & solid].mean() > 1.5 * importance[(eyes == 0) & solid].mean()
     run.loader.close()
     run.folder.close()
 
 
 def test_closed_lids_count_as_much_as_open_eyes():
     """Lids are skin to the part mask; the discs around the eyes follow the head and the camera."""
-    landmarks = HEAD(HeadParams()).landmarks  # (1, 68, 3)
+    landmarks = load_head("builtin")(HeadParams()).landmarks  # (1, 68, 3)
     cameras = torch.stack([Camera.orbit(yaw, 0.1).label for yaw in (0.0, 0.4)])
     mask = around_eyes(landmarks, cameras, 128)[:, 0]
     for camera, seen in zip(cameras, mask):
@@ -84,7 +85,7 @@ def test_closed_lids_count_as_much_as_open_eyes():
         column, row = (places * 128).long().unbind(1)
         assert (seen[row[36:48], column[36:48]] == 1).all()  # both eyes' contours
         assert (seen[row[[8, 30, 48, 54]], column[[8, 30, 48, 54]]] == 0).all()  # chin, nose and mouth
-    assert 0.005 < float(mask.mean()) < 0.05
+    assert 0.02 < float(mask.mean()) < 0.06
 
 
 def learned(tmp_path: Path, name: str, fraction: float, steps: int = 40, **changes) -> list[dict]:
