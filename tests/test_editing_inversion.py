@@ -333,10 +333,11 @@ def test_photos_of_no_one_or_of_many(
 
 def test_recovery_reports_every_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recovery.main(
-        tmp_path / "r.json", "untrained:tiny", ("own",), identities=2, views=2, steps=(3, 2), pixels_only=True
+        tmp_path / "r.json", "untrained:tiny", ("own",), identities=2, first=1, views=2, steps=(3, 2), pixels_only=True
     )
     found = json.loads((tmp_path / "r.json").read_text())
-    assert [head["name"] for head in found["own"]["heads"]] == ["seed 0", "seed 1"]
+    assert [head["name"] for head in found["own"]["heads"]] == ["seed 1", "seed 2"]
+    assert found["peak_memory_mib"] > 100
     mean = np.mean([head["held_out_tuned_db"] for head in found["own"]["heads"]])
     assert found["own"]["mean"]["held_out_tuned_db"] == pytest.approx(mean)
     assert (tmp_path / "r.own.png").is_file()

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from next3d.avatar import Avatar
+from next3d.bench import peak_memory
 from next3d.data.synthesis.factory import Recipe
 from next3d.data.synthesis.poses import Pose, draw_pose
 from next3d.data.synthesis.render import render, shape
@@ -53,13 +54,13 @@ class Case:
     held_out: list[tuple[Tensor, Pose]]
 
 
-def own_cases(model: Generator, count: int, views: int, truncation: float = 0.7) -> list[Case]:
-    """The model's own heads."""
+def own_cases(model: Generator, numbers: Sequence[int], views: int, truncation: float = 0.7) -> list[Case]:
+    """The model's own heads, by seed."""
     head = head_of(model)
     if head is None:
         raise InputError("this measure drives heads, and the model has none")
     cases = []
-    for seed in range(count):
+    for seed in numbers:
         avatar, random = model.sample(seed, truncation=truncation), np.random.default_rng(seed)
         poses = [draw_pose(random, head) for _ in range(views + 1)]
         shown = [(avatar.render(pose.params, pose.camera).image.cpu(), pose) for pose in poses]
@@ -67,12 +68,12 @@ def own_cases(model: Generator, count: int, views: int, truncation: float = 0.7)
     return cases
 
 
-def factory_cases(model: Generator, count: int, views: int) -> list[Case]:
-    """People of the picture factory that no training picture shows."""
+def factory_cases(model: Generator, numbers: Sequence[int], views: int) -> list[Case]:
+    """People of the picture factory that no training picture shows, by number."""
     head, recipe, cases = head_of(model), Recipe(seed=FACTORY_SEED), []
     if head is None or model.config.head != "builtin":
         raise InputError("the factory draws the built-in head, and this model is driven by another")
-    for number in range(count):
+    for number in numbers:
         latent, random = recipe.latent(number), np.random.default_rng((FACTORY_SEED, number))
         shown = []
         for _ in range(views + 1):
@@ -124,7 +125,7 @@ def measure(
 def report(
     model: Generator,
     kinds: Sequence[str],
-    count: int,
+    numbers: Sequence[int],
     views: int,
     settings: InversionSettings,
     pixels_only: bool = False,
@@ -133,14 +134,16 @@ def report(
     found: dict[str, Any] = {"settings": dataclasses.asdict(settings), "views": views, "pixels_only": pixels_only}
     pictures: dict[str, list[Tensor]] = {}
     for kind in kinds:
-        cases = own_cases(model, count, views) if kind == "own" else factory_cases(model, count, views)
+        cases = own_cases(model, numbers, views) if kind == "own" else factory_cases(model, numbers, views)
         rows = []
         for case in tqdm(cases, desc=kind, unit="head"):
-            numbers, shown = measure(model, case, settings, pixels_only)
-            rows.append(numbers)
+            row, shown = measure(model, case, settings, pixels_only)
+            rows.append(row)
             pictures.setdefault(kind, []).extend(shown)
         columns = [key for key, value in rows[0].items() if isinstance(value, float)]
         found[kind] = {"mean": {key: float(np.mean([row[key] for row in rows])) for key in columns}, "heads": rows}
+    peak = peak_memory(model.device)
+    found["peak_memory_mib"] = None if peak is None else round(peak * 1024)
     return found, pictures
 
 
@@ -149,8 +152,10 @@ def main(
     model: str = "demo",
     kinds: tuple[str, ...] = ("own", "factory"),
     identities: int = 20,
+    first: int = 0,
     views: int = 8,
     steps: tuple[int, int] = (450, 500),
+    stop_at: float | None = None,
     pixels_only: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -162,8 +167,10 @@ def main(
         model: the generator.
         kinds: own: the model's own heads; factory: people of the picture factory that it never saw.
         identities: heads of each kind.
+        first: number of the first of them, so that processes can share the work.
         views: held-out expressions and views of each.
         steps: of the latent, and of the weights.
+        stop_at: stop tuning when the photo is matched to so many dB.
         pixels_only: compare without perceptual features.
         device: auto, cpu or cuda.
         threads: processor cores to use.
@@ -175,8 +182,9 @@ def main(
         raise InputError("--kinds are own and factory")
     if threads is not None:
         torch.set_num_threads(max(1, threads))
-    settings = InversionSettings(latent_steps=steps[0], weight_steps=steps[1])
-    found, pictures = report(open_model(model, device), kinds, identities, views, settings, pixels_only)
+    settings = InversionSettings(latent_steps=steps[0], weight_steps=steps[1], target_psnr=stop_at)
+    numbers = range(first, first + identities)
+    found, pictures = report(open_model(model, device), kinds, numbers, views, settings, pixels_only)
     write_text(out, json.dumps({"model": model, **found}, indent=2) + "\n")
     for kind, shown in pictures.items():
         labels = ["photo", "inversion", "tuned", "held out", "tuned there"] * (len(shown) // 5)
