@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from generator_samples import tiny_config, two_views
-from next3d.generator.volume import FieldSample, Volume, composite, composite_weights, rays
+from next3d.generator.volume import FieldSample, Volume, composite, composite_weights, rays, surface_normals
+from next3d.geometry.cameras import Camera
 
 
 def volume(**settings) -> Volume:
@@ -56,9 +57,19 @@ def test_depth_and_normals_of_a_sphere(importance):
     assert (picture.alpha[..., 0][distance > 0.35] < 0.01).all()
     tolerance = 0.01 if importance == 0 else 0.006
     assert (picture.depth[..., 0] - expected)[hit].abs().max() < tolerance
-    surface = origins + picture.depth * directions
-    normals = renderer.normals(sphere, surface)
-    assert (normals * torch.nn.functional.normalize(surface, dim=-1)).sum(-1)[hit].min() > 0.99
+
+
+def test_normals_of_a_sphere_point_from_its_middle_and_face_the_camera():
+    size = 64
+    for camera in (Camera.orbit(0.0), Camera.orbit(0.8, 0.3)):
+        origins, directions = rays(camera.label[None, None], size)
+        along = -(origins * directions).sum(-1)
+        distance = (origins + along[..., None] * directions).norm(dim=-1)
+        depth = along - (0.09 - distance.square()).clamp_min(0).sqrt()
+        points = (origins + depth[..., None] * directions).transpose(1, 2).unflatten(2, (size, size))
+        truth = torch.nn.functional.normalize(points, dim=1)
+        inside = (distance < 0.25).view(1, size, size)
+        assert (surface_normals(points) * truth).sum(1)[inside].min() > 0.99
 
 
 def test_importance_samples_go_where_the_surface_is():

@@ -56,6 +56,12 @@ def depth_picture(frame: Frame, near: float, far: float) -> Tensor:
     return (grey.clamp(0, 1) * 2 - 1).expand(3, -1, -1)
 
 
+def normals_picture(frame: Frame) -> Tensor:
+    """A frame's normals in world axes as colours, empty grey; (3, r, r) in [−1, 1]. They must have been asked for."""
+    assert frame.normals is not None
+    return frame.normals * frame.alpha
+
+
 class Avatar:
     """One identity: latents and a head shape, with everything that depends on them computed once.
 

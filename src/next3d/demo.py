@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from next3d.avatar import Avatar, Frame, depth_picture, sample
+from next3d.avatar import Avatar, Frame, depth_picture, normals_picture, sample
 from next3d.errors import InputError
 from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
@@ -125,11 +125,10 @@ def geometry_sheet(model: Generator, avatar: Avatar) -> np.ndarray:
         picture = shown(frame)
         vertices = world_from_head(head(params.replace(shape=avatar.shape)).vertices).cpu()
         mesh = shaded(camera, vertices, head.faces.cpu(), SHOWN)[0]
-        assert frame.normals is not None
         cells += [
             picture,
             to_uint8(resized(depth_picture(frame, model.config.volume.near, model.config.volume.far))),
-            to_uint8(resized(frame.normals)),
+            to_uint8(resized(normals_picture(frame))),
             overlay(np.full_like(picture, 40), mesh, 1.0),
             overlay(picture, mesh, 0.6),
         ]

@@ -57,7 +57,7 @@ def generate(
     import torch
     from tqdm import tqdm
 
-    from next3d.avatar import depth_picture
+    from next3d.avatar import depth_picture, normals_picture
     from next3d.cli.common import given_mesh, named_params, open_avatars, open_model
     from next3d.errors import InputError
     from next3d.geometry.cameras import Camera
@@ -86,7 +86,7 @@ def generate(
                 if depth:
                     shown["depth"] = depth_picture(frame, generator.config.volume.near, generator.config.volume.far)
                 if frame.normals is not None:
-                    shown["normals"] = frame.normals
+                    shown["normals"] = normals_picture(frame)
                 for kind, picture in shown.items():
                     size = frame.image.shape[-1]
                     if picture.shape[-1] != size:

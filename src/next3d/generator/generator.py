@@ -20,7 +20,7 @@ from next3d.generator.pretrained import Pretrained
 from next3d.generator.static_planes import StaticPlanes
 from next3d.generator.superres import Superres
 from next3d.generator.texture_planes import DrawnPlanes, TexturePlanes
-from next3d.generator.volume import FieldSample, Volume, rays
+from next3d.generator.volume import FieldSample, Volume, rays, surface_normals
 from next3d.geometry.meshes import Topology
 from next3d.heads import HeadModel, load_head
 from next3d.nn.style import StyleTree, map_styles
@@ -238,7 +238,7 @@ class Generator(nn.Module, Pretrained):
             planes: of N heads
             camera_label: (N, 25), or (N, K, 25) for K cameras a head, whose pictures come as N·K, head by head
             sampling: "deterministic" or "stochastic" depths along the rays
-            normals: also compute normals from the density's gradient
+            normals: also compute normals of the surface that the depth shows
             ray_resolution: rays along each side of the picture, if not the configured number
         """
         label = check_camera(camera_label, len(planes.blended[0]))  # (N, K, 25)
@@ -257,13 +257,12 @@ class Generator(nn.Module, Pretrained):
             features = features + (1 - alpha) * 2 * fit(behind, resolution)
         styles = map_styles(lambda style: style.repeat(label.shape[1]), planes.identity.superres)
         image = self.superres(features, styles)
-        surface = origins + gathered.depth * directions
         return Rendering(
             image.to(features.dtype),
             features[:, :3],
             picture(gathered.depth),
             alpha,
-            picture(self.volume.normals(field, surface)) if normals else None,
+            surface_normals(picture(origins + gathered.depth * directions).float()) if normals else None,
             planes,
         )
 
