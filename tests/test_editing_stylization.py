@@ -26,6 +26,7 @@ from next3d.editing.stylization import (
 )
 from next3d.errors import InputError
 from next3d.generator.generator import Generator
+from next3d.metrics.controls import ModelPerson, correlation, sweeps
 from next3d.metrics.estimators import IDENTITY, Estimator, EstimatorConfig
 
 transformers = pytest.importorskip("transformers", reason="the extra 'stylize' is not installed")
@@ -150,6 +151,33 @@ def test_example_pictures_identity_and_cancelling(model: Generator, clips: list[
     assert fingerprint(made.model) == fingerprint(again.model)
     with pytest.raises(Cancelled):
         stylize(model, clips, "a rose", settings=QUICK, callback=lambda news: news.step < 2)
+
+
+@pytest.mark.slow
+def test_a_style_keeps_views_and_controls(clips: list[Clip]) -> None:
+    """The bundled model, moved towards an example picture for a short while, still turns, opens its jaw and blinks."""
+    source = next3d.load("demo")
+    grey = source.sample(5).render().image.float().mean(0)
+    example = torch.stack([0.6 * grey + 0.3, 0.2 * grey - 0.3, -0.5 * grey])[None]  # its colours replaced
+    settings = StylizationSettings(steps=20, batch=1, rate=0.008)
+    styled = stylize(source, clips, settings=settings, examples=example).model
+    latents = torch.randn(3, source.config.mapping.z_dim, generator=torch.Generator().manual_seed(0))
+
+    def measures(model: Generator) -> dict[str, float]:
+        people = [ModelPerson(model, z, truncation=0.7) for z in latents]
+        found = {"view": float(np.mean([person.consistency() for person in people]))}
+        for sweep in sweeps(model.head, 4):
+            readings = [sweep.read(person.pictures(sweep.params), person.regions) for person in people]
+            found[sweep.name] = correlation(sweep.values, torch.stack(readings))["pooled"]
+        return found
+
+    before, after = measures(source), measures(styled)
+    moved = (source.sample(1).render().image - styled.sample(1).render().image).abs().mean()
+    assert moved > 0.01
+    assert after.pop("view") < 1.1 * before.pop("view")
+    assert min(before.values()) > 0.8
+    for name, value in before.items():
+        assert after[name] > 0.9 * value, name
 
 
 def test_avatars_come_along(model: Generator, clips: list[Clip]) -> None:
