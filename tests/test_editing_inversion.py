@@ -18,7 +18,7 @@ from next3d.cli.main import main
 from next3d.editing import losses, recovery
 from next3d.editing.inversion import Inversion, InversionSettings, invert, noise_correlation, stalled
 from next3d.editing.latent_space import LatentSpace, draw_w
-from next3d.editing.losses import EstimatorFeatures, Lpips, PictureLoss, face_weights, psnr
+from next3d.editing.losses import EstimatorFeatures, Lpips, PictureLoss, face_weights
 from next3d.editing.photos import align_photos
 from next3d.editing.preview import curves, inversion_sheet
 from next3d.editing.progress import Cancelled, Progress
@@ -29,6 +29,7 @@ from next3d.geometry.meshes import world_from_head
 from next3d.heads import HeadParams
 from next3d.io.images import to_uint8
 from next3d.metrics.estimators import IDENTITY, Estimator, EstimatorConfig
+from next3d.metrics.pixels import psnr
 from next3d.tracking.detector import Face
 from next3d.tracking.track import Tracker
 

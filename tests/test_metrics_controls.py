@@ -22,9 +22,9 @@ from next3d.geometry.cameras import Camera
 from next3d.heads import HeadParams, load_head
 from next3d.io.images import from_uint8
 from next3d.metrics import controls
-from next3d.metrics.controls import FactoryPerson, Readout, balanced_accuracy, correlation, psnr, sweeps
+from next3d.metrics.controls import FactoryPerson, Readout, balanced_accuracy, correlation, sweeps
 from next3d.metrics.estimators import IDENTITY, Estimator, EstimatorConfig
-from next3d.metrics.pixels import Regions, eye_openness, gaze_side, mouth_opening, tongue_or_teeth
+from next3d.metrics.pixels import Regions, eye_openness, gaze_side, mouth_opening, psnr, tongue_or_teeth
 from next3d.metrics.train_estimators import likeness
 
 PEOPLE = 4

@@ -19,6 +19,7 @@ from next3d.generator.baked import Baked
 from next3d.generator.generator import Generator, Planes
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import head_from_world
+from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams, Motion, as_field
 from next3d.io.files import atomic_path
 from next3d.io.meshes import Mesh
@@ -94,6 +95,11 @@ class Avatar:
             raise InputError(f"an avatar has one shape of 100 numbers, got {tuple(self.shape.shape)}")
         self.model = model if not self.tuned else with_tensors(model, self.tuned)
         self._baked: Baked | None = None
+
+    @property
+    def head(self) -> HeadModel | None:
+        """What drives it: its model's head."""
+        return self.model.head
 
     @property
     def baked(self) -> Baked:

@@ -24,7 +24,7 @@ from torch import Tensor
 from next3d.avatar import Avatar, fingerprint
 from next3d.data.synthesis.poses import draw_pose
 from next3d.editing.latent_space import LatentSpace, draw_w, w_of
-from next3d.editing.losses import PictureLoss, Target, face_weights, psnr
+from next3d.editing.losses import PictureLoss, Target, face_weights
 from next3d.editing.progress import Callback, Cancelled, Reporter
 from next3d.errors import InputError
 from next3d.generator.generator import Generator
@@ -33,6 +33,7 @@ from next3d.geometry.rotations import matrix_from_axis_angle
 from next3d.heads import HeadModel, HeadParams
 from next3d.io.files import atomic_path
 from next3d.metrics.estimators import Estimator
+from next3d.metrics.pixels import psnr
 
 LATENT, WEIGHTS = "latent", "weights"  # the two stages
 CHECKPOINT_EVERY = 50  # steps
@@ -306,7 +307,7 @@ class _Task:
             index = step % len(self.photos)
             picture = self.picture(ws, index, state.pose)
             total = apart = self.loss(picture, self.targets[index])
-            best[index] = psnr(picture.detach(), self.photos[index, None])
+            best[index] = float(psnr(picture.detach()[0], self.photos[index]))
             if anchors and step % s.anchor_every == 0:
                 label, vertices, landmarks, target = anchors[step // s.anchor_every % len(anchors)]
                 again = self.model.synthesis(ws, label, vertices, landmarks).image
@@ -584,4 +585,4 @@ def stalled(curve: list[float], patience: int, photos: int) -> bool:
 
 def mean_psnr(pictures: Tensor, photos: Tensor) -> float:
     """Mean over pictures (N, 3, R, R) of their PSNR in dB."""
-    return float(np.mean([psnr(one, other) for one, other in zip(pictures, photos)]))
+    return float(psnr(pictures, photos).mean())

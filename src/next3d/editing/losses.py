@@ -204,12 +204,6 @@ def face_weights(topology: Topology, vertices: Tensor, camera: Camera, resolutio
     return 1 + (strength - 1) * soft
 
 
-def psnr(first: Tensor, second: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pictures in [−1, 1], as they would be stored (clamped)."""
-    error = (first.clamp(-1, 1) - second.clamp(-1, 1)).double().square().mean()
-    return float(10 * torch.log10(4 / error.clamp_min(1e-12)))
-
-
 @dataclass
 class PictureLoss:
     """The distance of a picture to a photo; fast to ask again for the same photo.

@@ -42,7 +42,7 @@ def expressions(head: HeadModel | None) -> dict[str, HeadParams]:
 def expression_pictures(avatar: Avatar) -> tuple[list[Tensor], list[str]]:
     """Five expressions, then five views: pictures (3, R, R) and their labels."""
     pictures, labels = [], []
-    for name, params in expressions(avatar.model.head).items():
+    for name, params in expressions(avatar.head).items():
         pictures.append(avatar.render(params.to("cpu")).image.cpu())
         labels.append(name)
     for yaw, pitch in VIEWS:

@@ -26,13 +26,13 @@ from next3d.data.synthesis.factory import Recipe
 from next3d.data.synthesis.poses import Pose, draw_pose
 from next3d.data.synthesis.render import render, shape
 from next3d.editing.inversion import InversionSettings, head_of, invert
-from next3d.editing.losses import psnr
 from next3d.editing.photos import open_loss
 from next3d.editing.preview import sheet
 from next3d.errors import InputError
 from next3d.generator.generator import Generator
 from next3d.io.files import check_writable, write_text
 from next3d.io.images import from_uint8, write_image
+from next3d.metrics.pixels import psnr
 
 FACTORY_SEED = 424_242  # of people and poses that no training set draws
 
@@ -100,7 +100,7 @@ def measure(
     for true, other in case.held_out:
         for name, avatar in (("pivot", pivot), ("tuned", result.avatar)):
             mine = avatar.render(other.params, other.camera).image.cpu()
-            rows[name].append(psnr(mine, true))
+            rows[name].append(float(psnr(mine, true)))
         if encoder is not None:
             both = encoder.embed(torch.stack([mine, true]).to(model.device))
             rows["likeness"].append(float(both[0] @ both[1]))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from next3d.avatar import Avatar
+from next3d.avatar import Frame
 from next3d.data.dataset import Dataset
 from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import Topology, world_from_head
+from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams
 from next3d.raster import interpolate as raster_interpolate
 from next3d.raster import perspective_screen, rasterize
@@ -48,9 +51,23 @@ def face_region(topology: Topology, vertices: Tensor, camera: Camera, resolution
     return fragments.mask & (grid_sample(mask, uv * 2 - 1, align_corners=False)[:, 0] > 0.5)
 
 
-def skin_mask(avatar: Avatar, params: HeadParams, camera: Camera, resolution: int) -> Tensor:
+class Drawn(Protocol):
+    """A head that can be drawn: an avatar, or a person of the picture factory."""
+
+    @property
+    def head(self) -> HeadModel | None: ...
+
+    @property
+    def shape(self) -> Tensor:
+        """(100,)"""
+        ...
+
+    def render(self, params: HeadParams, camera: Camera) -> Frame: ...
+
+
+def skin_mask(avatar: Drawn, params: HeadParams, camera: Camera, resolution: int) -> Tensor:
     """(r, r) bool: pixels that show the moving region of the face, by the mesh."""
-    head = avatar.model.head
+    head = avatar.head
     assert head is not None
     params = params.replace(shape=avatar.shape.cpu()).to(head.template.device)
     vertices = world_from_head(head(params).vertices).cpu()
@@ -59,7 +76,7 @@ def skin_mask(avatar: Avatar, params: HeadParams, camera: Camera, resolution: in
 
 
 @torch.no_grad()
-def view_consistency(avatar: Avatar, params: HeadParams | None = None) -> float:
+def view_consistency(avatar: Drawn, params: HeadParams | None = None) -> float:
     """Mean absolute colour error, of 255, on visible skin: the frontal view carried into turned views by its depth.
 
     Every pixel of the frontal view that shows the face becomes a world point by the frontal depth; where a turned view
@@ -86,7 +103,7 @@ def view_consistency(avatar: Avatar, params: HeadParams | None = None) -> float:
 
 
 @torch.no_grad()
-def static_stability(avatar: Avatar, poses: HeadParams) -> float:
+def static_stability(avatar: Drawn, poses: HeadParams) -> float:
     """Mean standard deviation over time, of 255, of pixels that no pose moves: hair, body and background.
 
     A pixel counts as still if it lies outside the face region of every pose.

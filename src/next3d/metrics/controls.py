@@ -27,7 +27,7 @@ from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams
 from next3d.metrics.consistency import face_region, view_consistency
 from next3d.metrics.estimators import Estimator
-from next3d.metrics.pixels import Regions, eye_openness, gaze_side, mouth_opening, tongue_or_teeth
+from next3d.metrics.pixels import Regions, eye_openness, gaze_side, mouth_opening, psnr, tongue_or_teeth
 from next3d.metrics.sources import ModelSource
 from next3d.metrics.train_estimators import likeness
 
@@ -148,11 +148,6 @@ class FactoryPerson:
         self.z, self.resolution, self.head, self.shape = z.numpy(), resolution, head, shape(z.numpy())
         self.regions = regions_of(head, self.shape, resolution)
 
-    @property
-    def model(self) -> FactoryPerson:
-        """So that a drawing can stand where view_consistency expects an avatar."""
-        return self
-
     def pictures(self, params: HeadParams, camera: Camera | None = None) -> Tensor:
         frontal = Camera.orbit()
         return torch.stack(
@@ -172,7 +167,7 @@ class FactoryPerson:
         return Frame(image, along.view(size), (depth > 0).float().view(size), None, params, camera)
 
     def consistency(self) -> float:
-        return view_consistency(self)  # type: ignore[arg-type]
+        return view_consistency(self)
 
 
 def regions_of(head: HeadModel, shape: Tensor, resolution: int) -> Regions:
@@ -283,16 +278,6 @@ class Readout:
 def balanced_accuracy(said: np.ndarray, truth: np.ndarray) -> float:
     """The mean, over the classes that occur, of the share of each that is recognised."""
     return float(np.mean([(said[truth == name] == name).mean() for name in np.unique(truth)]))
-
-
-def psnr(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(N,) dB of pictures (N, 3, R, R) in [−1, 1], within masks (N, R, R) bool if given."""
-    error = ((a - b) / 2).square().mean(1)
-    if mask is None:
-        mse = error.mean((1, 2))
-    else:
-        mse = (error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1)
-    return -10 * mse.clamp_min(1e-10).log10()
 
 
 @torch.no_grad()

@@ -147,3 +147,17 @@ def gaze_side(images: Tensor, regions: Regions) -> Tensor:
         weight = (inner.quantile(0.9, dim=1, keepdim=True) - inner).clamp_min(0).square()
         places.append((weight * across[iris]).sum(1) / weight.sum(1).clamp_min(1e-6))
     return torch.stack(places).mean(0)
+
+
+def psnr(first: Tensor, second: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio in dB (…) of pictures (…, 3, R, R) in [−1, 1], as they would be stored (clamped).
+
+    Args:
+        mask: (…, R, R) bool, the pixels that count; all of them if None
+    """
+    error = ((first.clamp(-1, 1) - second.clamp(-1, 1)) / 2).double().square().mean(-3)  # (…, R, R)
+    if mask is None:
+        mean = error.mean((-2, -1))
+    else:
+        mean = (error * mask).sum((-2, -1)) / mask.sum((-2, -1)).clamp_min(1)
+    return -10 * mean.clamp_min(1e-12).log10()
