@@ -143,15 +143,14 @@ def edge_neighbours(faces):
 
 
 @pytest.mark.parametrize(("expression", "jaw"), [(0.0, 0.0), (0.2, 30.0)])
-def test_thousand_random_heads_have_next_to_no_flipped_or_degenerate_faces(head, expression, jaw):
-    """At most four faces in ten million drawn: what is left are slivers inside the corners of eyes and lips."""
+def test_thousand_random_heads_have_no_flipped_or_degenerate_faces(head, expression, jaw):
     faces = head.topology.faces
     pairs, rest = edge_neighbours(faces), head(HeadParams()).vertices
     bad = 0
     for seed in range(20):
         params = random_params(50, seed=100 + seed, expression=expression, jaw=jaw)
         bad += int(folded(head(params).vertices, rest, faces, pairs).sum())
-    assert bad <= 4e-7 * 1000 * len(faces)
+    assert bad == 0
 
 
 def test_jaw_opens_the_mouth(head):

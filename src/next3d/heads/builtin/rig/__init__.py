@@ -41,11 +41,11 @@ def build(anatomy: Anatomy) -> dict[str, Any]:
     expression = mirror.symmetrise(anatomy, expression, EXPRESSION_NAMES, expressions.ODD)
     pose = skinning.pose_directions(anatomy, weights, joints)
     closing = EXPRESSION_NAMES.index("mouthClose")
-    shape, expression, corrective = settle.settle(
+    shape, expression, corrective, pose = settle.settle(
         anatomy,
-        (shape, expression, corrective),
+        (shape, expression, corrective, pose),
         mirror.all_mirror(SHAPE_NAMES, shapes.ODD, EXPRESSION_NAMES, expressions.ODD, driven),
-        settle.Random(driven, weights[:, 2], joints[2], pose[9:18], closing),
+        settle.Random(driven, weights[:, 2], joints[2], closing),
         lids.edges(anatomy, 0.5),
     )
     places, turned, iris = landmarks.inner_landmarks(anatomy), landmarks.contour(anatomy), landmarks.irises(anatomy)

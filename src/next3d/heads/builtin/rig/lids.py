@@ -8,7 +8,7 @@ from .anatomy import MM, Anatomy, Array, Eye, Index, smoothstep
 
 CLEARANCE = 0.25  # mm between the ball and the inner side of a moving lid
 OVERCLOSE = 2.6  # mm by which the lids pass each other at full closure, in reserve for larger eyes and raised gaze
-CORNER_GAP = 0.9  # mm that stays open next to a corner, beside the ball
+CORNER_GAP = 1.3  # mm that stays open next to a corner, beside the ball
 BULGE = 0.9  # mm by which closed lids stand farther from the ball
 UPPER_SHARE = 0.80  # of the way to closure travelled by the upper lid
 

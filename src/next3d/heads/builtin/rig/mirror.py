@@ -29,12 +29,12 @@ def parameter_mirror(names: Sequence[str], odd: Sequence[str]) -> Array:
 def all_mirror(
     shapes: Sequence[str], odd_shapes: Sequence[str], names: Sequence[str], odd_names: Sequence[str], pairs: Index
 ) -> Array:
-    """:func:`parameter_mirror` of shapes, expressions and the products ``pairs`` (K, 2) of expressions, together."""
+    """:func:`parameter_mirror` of shapes, expressions, products ``pairs`` (K, 2) of expressions and pose, together."""
     known = [tuple(pair) for pair in pairs.tolist()]
     product = np.zeros((len(known), len(known)))
     for row, pair in enumerate(known):
         product[row, known.index(tuple(names.index(partner(names[i])) for i in pair))] = 1
-    parts = [parameter_mirror(shapes, odd_shapes), parameter_mirror(names, odd_names), product]
+    parts = [parameter_mirror(shapes, odd_shapes), parameter_mirror(names, odd_names), product, pose_mirror()]
     matrix = np.zeros((sum(map(len, parts)),) * 2)
     start = 0
     for part in parts:
@@ -43,11 +43,15 @@ def all_mirror(
     return matrix
 
 
+def pose_mirror() -> Array:
+    """(36, 36): the pose feature of the mirrored head; joints neck, jaw, left eye, right eye × 9 entries of R − I."""
+    signs = np.outer(MIRROR, MIRROR).ravel()  # entry (i, j) of M R M
+    return np.kron(np.eye(4)[[0, 1, 3, 2]], np.diag(signs))
+
+
 def mirror_rotation_feature(directions: Array, mirror: Index) -> Array:
-    """The mirror image of pose correctives (36, V, 3): joints neck, jaw, left eye, right eye × 9 entries of R − I."""
-    signs = np.outer(MIRROR, MIRROR).ravel()[None, :, None, None]  # entry (i, j) of M R M
-    by_joint = directions.reshape(4, 9, -1, 3)[[0, 1, 3, 2]] * signs
-    return (by_joint[:, :, mirror] * MIRROR).reshape(directions.shape)
+    """The mirror image of pose correctives (36, V, 3)."""
+    return np.tensordot(pose_mirror(), directions[:, mirror] * MIRROR, 1)
 
 
 def symmetrise(anatomy: Anatomy, directions: Array, names: Sequence[str], odd: Sequence[str]) -> Array:
