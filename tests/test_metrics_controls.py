@@ -78,6 +78,17 @@ def test_readings_do_not_follow_commands_that_a_picture_ignores(people, swept) -
         assert found["pooled"] == found["mean"] == pytest.approx(0, abs=1e-6)
 
 
+def test_lids_behind_glasses_are_told_apart(people) -> None:
+    """Somebody whose glasses hide the lids lowers the pooled correlation, and not that of those without."""
+    bare, hidden = people[0], FactoryPerson(torch.from_numpy(people[1].z), 128, HEAD)
+    hidden.pictures = lambda params, camera=None: people[1].pictures(params.replace(expression=torch.zeros(50)), camera)
+    found = controls.sweep_people(
+        iter([bare, hidden]), 2, sweeps(HEAD, 3), HeadParams(expression=torch.zeros(2, controls.EXPRESSIONS, 50)), None,
+        np.array([True, False]), "people",
+    )["eyelid closure"]  # fmt: skip
+    assert found["without glasses"] > 0.95 > found["pooled"]
+
+
 def test_tongue_and_teeth_are_told_from_a_dark_mouth(people, swept) -> None:
     for person, images in zip(people, swept["jaw"]):
         picture = render(person.z, SWEEPS["jaw"].params[-1], Camera.orbit(), 128)

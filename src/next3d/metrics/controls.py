@@ -50,7 +50,7 @@ DEFINITIONS = {
     "jaw": f"Pearson correlation of the commanded jaw angle (0 to {JAW:.0f}°) with the area of the mouth's inside in "
     "the frontal picture",
     "eyelid closure": "Pearson correlation of the commanded blink of both eyes (0 to 1) with the share of the eyes' "
-    "region that shows skin",
+    "region that shows skin; 'without glasses': pooled, of people who wear none",
     "gaze": f"Pearson correlation of the commanded yaw of both eyes (±{GAZE:.0f}°) with the place of the irises, by "
     "darkness, between the eyes' corners",
     "identity": "cosine of the identity estimator's embeddings of frontal pictures of one identity in different "
@@ -211,6 +211,7 @@ def sweep_people(
     controls: Sequence[Sweep],
     expressions: HeadParams,
     identity: Estimator | None,
+    bare: np.ndarray,
     name: str,
 ) -> dict[str, dict[str, float]]:
     """Everything that is measured on frontal sweeps and turned views of ``count`` people.
@@ -218,6 +219,7 @@ def sweep_people(
     Args:
         expressions: (count, EXPRESSIONS) for telling people apart
         identity: the estimator, or None to leave that out
+        bare: (count,) bool, who wears no glasses: their eyelids are measured on their own too
     """
     readings: dict[str, list[Tensor]] = {control.name: [] for control in controls}
     bright, errors, embeddings = [], [], []
@@ -233,6 +235,10 @@ def sweep_people(
         if identity is not None:
             embeddings.append(identity.embed(torch.cat([parts[0][:1], parts[-1]])))
     result = {control.name: correlation(control.values, torch.stack(readings[control.name])) for control in controls}
+    lids = next(control for control in controls if control.name == "eyelid closure")
+    if bare.any():
+        uncovered = torch.stack(readings[lids.name])[torch.from_numpy(bare)]
+        result[lids.name]["without glasses"] = correlation(lids.values, uncovered)["pooled"]
     share = torch.cat(bright)
     result["mouth open"] = {"share": float((share >= VISIBLE).float().mean()), "filled": float(share.mean())}
     result["view consistency"] = {
@@ -398,12 +404,13 @@ def measure(
     params = HeadParams.from_vector(torch.from_numpy(test.numbers[rows, 25:])).replace(neck=torch.zeros(3))
     expressions = params.reshape(identities, EXPRESSIONS)
     controls = sweeps(head, steps)
+    bare = labels(z.numpy())["glasses"] == "none"
     drawn = (ModelPerson(model, one, truncation) for one in z)
-    ours = sweep_people(drawn, identities, controls, expressions, identity, "model")
+    ours = sweep_people(drawn, identities, controls, expressions, identity, bare, "model")
     theirs: dict[str, dict[str, float]] = {}
     if factory >= 2:
         true = (FactoryPerson(one, test.resolution, head) for one in z[:factory])
-        theirs = sweep_people(true, factory, controls, expressions, identity, "factory")
+        theirs = sweep_people(true, factory, controls, expressions, identity, bare[:factory], "factory")
     rebuilt, own = held_out_rows(model, test, train, identities, batch, identity, truncation)
     ours, theirs = ours | rebuilt, theirs | own
     names = [name for name in DEFINITIONS if name in ours]
