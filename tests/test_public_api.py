@@ -104,7 +104,7 @@ def examples() -> list[tuple[str, str]]:
         text = f"{inspect.getdoc(getattr(about, function))}\n{inspect.getdoc(getattr(about, 'Arguments', None))}"
         found += [(f"{name} --help", line.strip()) for line in text.splitlines()]
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")  # a command may go on in the next line
         found += [(path.name, part.strip()) for part in (*re.findall(r"`([^`\n]+)`", text), *text.splitlines())]
     return [
         (where, line) for where, line in found if line.startswith("next3d ") and not re.search(r"\\\||\.\.\.|…|`", line)

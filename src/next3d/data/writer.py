@@ -32,6 +32,7 @@ from next3d.io.files import atomic_path, check_folder, write_bytes, write_text
 
 COMPRESSION = 4  # of zlib: pictures of heads get no smaller beyond it
 _OURS = re.compile(r"\d{8}\.png")
+_TEMPORARY = re.compile(r"\.\d{8}\..+")  # what io.files puts beside such a picture until it is whole
 
 
 def picture_name(index: int, aux: str | None = None) -> str:
@@ -259,8 +260,9 @@ class DatasetWriter:
     def _sweep(self, indices: set[int]) -> None:
         """Remove pictures without a row and temporary files, which a killed process leaves."""
         for root in ("images", "aux"):
-            for path in (self.folder / root).rglob("*.png"):
-                if path.name.startswith(".") or (_OURS.fullmatch(path.name) and int(path.stem) not in indices):
+            for path in (self.folder / root).rglob("*"):
+                unfinished = _TEMPORARY.fullmatch(path.name)
+                if unfinished or (_OURS.fullmatch(path.name) and int(path.stem) not in indices):
                     path.unlink(missing_ok=True)
 
 
