@@ -58,8 +58,13 @@ def depth_picture(frame: Frame, near: float, far: float) -> Tensor:
 
 
 def normals_picture(frame: Frame) -> Tensor:
-    """A frame's normals in world axes as colours, empty grey; (3, r, r) in [−1, 1]. They must have been asked for."""
-    assert frame.normals is not None
+    """A frame's normals in world axes as colours, empty grey; (3, r, r) in [−1, 1].
+
+    Raises:
+        InputError: the frame was rendered without ``normals=True``.
+    """
+    if frame.normals is None:
+        raise InputError("the frame has no normals: render it with normals=True")
     return frame.normals * frame.alpha
 
 

@@ -159,7 +159,7 @@ class Volume(nn.Module):
 
 
 def surface_normals(points: Tensor) -> Tensor:
-    """World points (N, 3, r, r) where a picture's rays end → unit normals (N, 3, r, r) that face the camera.
+    """World points (N, 3, r, r) where a picture's rays end → unit normals (N, 3, r, r), world axes, to the camera.
 
     The surface is smoothed by 1-2-1 first. The density's own gradient is that of single texels, and far rougher than
     what rays see.
