@@ -79,7 +79,7 @@ def test_baked_is_the_same_picture(head, mode):
 
 def test_every_parameter_learns(head):
     """No part of the network is cut off from the picture."""
-    model = tiny_model(mouth={"planes": 3}).train()
+    model = tiny_model(mouth={"planes": 3}, static={"shows_through": True}).train()
     ws = model.mapping(torch.randn(2, 16), frontal().expand(2, -1))
     out = model.synthesis(
         ws, two_views().expand(2, -1, -1), *(x.expand(2, -1, -1) for x in head), sampling="stochastic"
@@ -100,6 +100,27 @@ def test_expression_moves_only_what_it_should(model, head):
     corner = (..., slice(0, 4), slice(0, 4))  # far from the face: static planes alone
     assert torch.equal(before.blended[0][corner], identity.static[0][corner])
     assert torch.equal(before.blended[0][corner], after.blended[0][corner])
+
+
+@torch.no_grad()
+def test_static_planes_show_through_the_face(head):
+    """At first a model that may show them is the one that may not; what it learns to show is the same on every mesh."""
+    vertices, landmarks = head
+    plain, open_ = tiny_model(), tiny_model(static={"shows_through": True})
+    open_.load_state_dict(plain.state_dict(), strict=False)
+    ws = latents(plain)
+    same = plain.planes(plain.identity(ws), vertices, landmarks)
+    planes = open_.planes(open_.identity(ws), vertices, landmarks)
+    assert all(torch.equal(a, b) for a, b in zip(same.blended, planes.blended))
+    open_.static_planes.through[0, 3] = 0.5
+    identity = open_.identity(ws)
+    for stretch in (1.0, 1.1):
+        mesh = vertices * torch.tensor([1.0, stretch, 1.0])
+        change = open_.planes(identity, mesh, landmarks).blended[0] - plain.planes(identity, mesh, landmarks).blended[0]
+        alpha = open_.texture_planes(identity.texture, mesh).alpha[0]
+        torch.testing.assert_close(change[:, 3:4], 0.5 * alpha * identity.static[0][:, 3:4])
+        assert alpha.max() == 1
+        assert not change[:, :3].any()
 
 
 @torch.no_grad()

@@ -62,6 +62,9 @@ class StaticConfig(NetworkConfig):
     enabled: bool = True
     """False is 'w/o T_static' of Table 2"""
     resolution: int = 256
+    shows_through: bool = False
+    """let the static planes be seen through the face, each channel as far as it learns to, instead of ending where the
+    face begins: what stands before it (glasses) then keeps to the head while lids and lips move; not in the paper"""
 
 
 @dataclass(frozen=True)

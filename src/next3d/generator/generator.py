@@ -207,9 +207,7 @@ class Generator(nn.Module, Pretrained):
             planes[0] = self.blending(planes[0], identity.blending)
         result.dynamic = tuple(planes)
         if identity.static is not None:
-            triples = zip(planes, identity.static, drawn.alpha)
-            # Under autocast the two may come in different precisions.
-            planes = [torch.lerp(s.to(d), d, alpha.to(d)) for d, s, alpha in triples]
+            planes = self.static_planes.beneath(planes, identity.static, drawn.alpha)
         result.blended = tuple(planes)
         return result
 

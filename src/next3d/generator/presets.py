@@ -50,7 +50,7 @@ def synthetic128() -> GeneratorConfig:
     return GeneratorConfig(
         mapping=MappingConfig(z_dim=64, w_dim=256, waves=4, camera_conditioning=False),
         texture=TextureConfig(4096, 128, resolution=128),
-        static=StaticConfig(4096, 128, resolution=128),
+        static=StaticConfig(4096, 128, resolution=128, shows_through=True),
         planes=PlanesConfig(channels=16, resolution=128, front_resolution=256),
         mouth=MouthConfig(1024, 64, crop=64, resolution=64),
         blending=BlendingConfig(enabled=False),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from next3d.generator.config import GeneratorConfig
@@ -27,6 +30,8 @@ class StaticPlanes(nn.Module):
         side = config.planes.resolution if config.planes.enabled else c.resolution
         front = config.planes.front_resolution if config.planes.enabled else c.resolution
         self.resolutions = (front, side, side)
+        if c.shows_through:
+            self.through = nn.Parameter(torch.zeros(3, self.channels))
 
     def styles(self, ws: Tensor, noise: str = "const") -> StyleTree:
         return self.network.styles(ws, noise)
@@ -37,3 +42,19 @@ class StaticPlanes(nn.Module):
             while planes[i].shape[-1] < resolution:
                 planes[i] = upsample(planes[i])
         return tuple(planes)
+
+    def beneath(self, dynamic: Sequence[Tensor], static: Sequence[Tensor], alpha: Sequence[Tensor]) -> list[Tensor]:
+        """Blend dynamic planes over static ones (§3.3): α·dynamic + (1 − α)·static, and what shows through.
+
+        Args:
+            dynamic, static: three planes each, (N, C, R, R)
+            alpha: of each plane (N, 1, R, R) in [0, 1], 1 where the dynamic plane stands
+        """
+        blended = []
+        for i, (moving, still, share) in enumerate(zip(dynamic, static, alpha)):
+            still, share = still.to(moving), share.to(moving)  # under autocast they may come in different precisions
+            plane = torch.lerp(still, moving, share)
+            if hasattr(self, "through"):
+                plane = torch.addcmul(plane, share * self.through[i, :, None, None].to(moving), still)
+            blended.append(plane)
+        return blended
