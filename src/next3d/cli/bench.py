@@ -40,11 +40,10 @@ def bench(
         seed: of the latent.
         json: also write the figures to this file.
     """
-    import torch
     from tqdm import tqdm
 
     from next3d.bench import bench_frame
-    from next3d.cli.common import given_mesh, open_model
+    from next3d.cli.common import given_mesh, open_model, use_threads
     from next3d.errors import InputError
     from next3d.geometry.cameras import Camera
     from next3d.heads import HeadParams
@@ -52,10 +51,7 @@ def bench(
 
     if json is not None:
         check_writable(json)
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"at least one thread is needed, got {threads}")
-        torch.set_num_threads(threads)
+    use_threads(threads)
     with tqdm(total=4 + 2 * frames, unit="frame", leave=False) as bar:
         bar.set_description("loading")
         generator = open_model(model, device)

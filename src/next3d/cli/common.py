@@ -67,6 +67,16 @@ def open_device(name: str) -> torch.device:
     return device
 
 
+def use_threads(count: int | None) -> None:
+    """Let torch and the loops of this package use ``count`` processor cores; None leaves the choice to torch."""
+    import torch
+
+    if count is not None:
+        if count < 1:
+            raise InputError(f"--threads {count}: at least one thread is needed")
+        torch.set_num_threads(count)
+
+
 def open_model(name: str, device: str = "auto", head: Path | None = None) -> Generator:
     """A generator on its device, driven by a FLAME head of the user's if ``head`` is given."""
     from next3d.generator.model import load

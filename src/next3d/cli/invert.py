@@ -70,9 +70,7 @@ def invert(
     """
     import time
 
-    import torch
-
-    from next3d.cli.common import check_suffix, open_model
+    from next3d.cli.common import check_suffix, open_model, use_threads
     from next3d.editing.inversion import InversionSettings
     from next3d.editing.photos import invert_photos
     from next3d.editing.preview import curves, inversion_sheet
@@ -85,10 +83,7 @@ def invert(
     check_suffix(out, (".avatar",), "an avatar's name")
     sheet_path = check_suffix(preview or out.with_suffix(".png"), (".png", ".jpg", ".webp"), "the preview's name")
     curves_path = sheet_path.with_name(f"{sheet_path.stem}.curves.png")
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads {threads}: give at least 1")
-        torch.set_num_threads(threads)
+    use_threads(threads)
     settings = InversionSettings(
         latent_steps=steps[0],
         weight_steps=steps[1],

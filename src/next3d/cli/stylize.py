@@ -65,7 +65,7 @@ def stylize(
     import torch
 
     from next3d.avatar import Avatar
-    from next3d.cli.common import open_model
+    from next3d.cli.common import open_model, use_threads
     from next3d.editing.clip import open_clips
     from next3d.editing.preview import curves, sheet
     from next3d.editing.progress import Bars
@@ -90,10 +90,7 @@ def stylize(
         identity_weight=identity, truncation=truncation, seed=seed,
     )  # fmt: skip
     settings.check()
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads {threads}: give at least 1")
-        torch.set_num_threads(threads)
+    use_threads(threads)
     examples = None
     pictures = [square(from_uint8(read_image(path))) for path in style_image]
     if pictures:

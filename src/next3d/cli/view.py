@@ -19,6 +19,7 @@ def view(
     photo_steps: tuple[int, int] = (200, 250),
     precision: Literal["auto"] | Precision = "auto",
     device: str = "auto",
+    threads: int | None = None,
 ) -> None:
     """Open a page on which a head can be turned, moved, driven by a camera, and exported.
 
@@ -40,6 +41,7 @@ def view(
         photo_steps: of the latent and of the weights, when a photo dropped on the page becomes an avatar.
         precision: auto takes what is faster here.
         device: auto, cpu or cuda.
+        threads: processor cores to draw with; all but one, which is left to the browser, if not given.
     """
     import secrets
     import sys
@@ -48,7 +50,7 @@ def view(
 
     import torch
 
-    from next3d.cli.common import open_model
+    from next3d.cli.common import open_model, use_threads
     from next3d.errors import InputError, require
 
     for package in ("fastapi", "uvicorn", "websockets"):
@@ -61,6 +63,7 @@ def view(
         raise InputError(f"--port must be 0 to 65535, got {port}")
     if min(photo_steps) < 1:
         raise InputError(f"--photo-steps must be positive, got {photo_steps[0]} and {photo_steps[1]}")
+    use_threads(threads if threads is not None else max(1, torch.get_num_threads() - 1))
     generator = open_model(model, device, head)
     avatars = {}
     for file in avatar:

@@ -175,13 +175,12 @@ def main(
         device: auto, cpu or cuda.
         threads: processor cores to use.
     """
-    from next3d.cli.common import open_model
+    from next3d.cli.common import open_model, use_threads
 
     check_writable(out)
     if set(kinds) - {"own", "factory"}:
         raise InputError("--kinds are own and factory")
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     settings = InversionSettings(latent_steps=steps[0], weight_steps=steps[1], target_psnr=stop_at)
     numbers = range(first, first + identities)
     found, pictures = report(open_model(model, device), kinds, numbers, views, settings, pixels_only)
