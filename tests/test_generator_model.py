@@ -133,8 +133,8 @@ def test_names_that_are_no_model(tmp_path):
         next3d.load(file)
     with pytest.raises(InputError, match="no generator preset"):
         next3d.load("untrained:large")
-    with pytest.raises(InputError, match="neither a folder here nor"):
-        next3d.load("not a name//")
+    with pytest.raises(InputError, match="there is no model folder"):
+        next3d.load(tmp_path / "absent")
 
 
 def test_presets_are_valid():

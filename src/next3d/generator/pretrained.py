@@ -102,7 +102,12 @@ class Pretrained(ModelHubMixin):
                         allow_patterns=[CONFIG, WEIGHTS],
                     )
                 )
-            except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            except HFValidationError:
+                raise InputError(
+                    f"there is no model folder '{pretrained_model_name_or_path}' (and no model on the Hugging Face hub is "
+                    "called so)"
+                ) from None
+            except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
                 raise InputError(
                     f"there is no model '{pretrained_model_name_or_path}': it is neither a folder here nor a model "
                     f"that the Hugging Face hub could give ({type(error).__name__}); check the name or the connection"
