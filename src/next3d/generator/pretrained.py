@@ -104,8 +104,8 @@ class Pretrained(ModelHubMixin):
                 )
             except HFValidationError:
                 raise InputError(
-                    f"there is no model folder '{pretrained_model_name_or_path}' (and no model on the Hugging Face hub is "
-                    "called so)"
+                    f"there is no model folder '{pretrained_model_name_or_path}' (and no model on the Hugging Face hub "
+                    "is called so)"
                 ) from None
             except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
                 raise InputError(
