@@ -15,21 +15,23 @@ from safetensors.torch import save_file
 import next3d
 from next3d.avatar import Avatar, fingerprint
 from next3d.cli.main import main
-from next3d.editing import losses, recovery
+from next3d import perceptual
+from next3d.editing import recovery
 from next3d.editing.inversion import Inversion, InversionSettings, invert, noise_correlation, stalled
 from next3d.editing.latent_space import LatentSpace, draw_w
-from next3d.editing.losses import EstimatorFeatures, Lpips, PictureLoss, face_weights
+from next3d.editing.losses import PictureLoss, face_weights
 from next3d.editing.photos import align_photos
 from next3d.editing.preview import curves, inversion_sheet
 from next3d.editing.progress import Cancelled, Progress
 from next3d.errors import InputError
+from next3d.estimators import IDENTITY, Estimator, EstimatorConfig
 from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
 from next3d.heads import HeadParams
 from next3d.io.images import to_uint8
-from next3d.metrics.estimators import IDENTITY, Estimator, EstimatorConfig
 from next3d.metrics.pixels import psnr
+from next3d.perceptual import EstimatorFeatures, Lpips, perceptual_distance
 from next3d.tracking.detector import Face
 from next3d.tracking.track import Tracker
 
@@ -202,18 +204,18 @@ def test_the_face_counts_more(model: Generator, person: Avatar) -> None:
 
 
 def test_lpips_in_the_layouts_that_people_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "VGG_STAGES", ((4, 4), (6, 6), (8, 8, 8), (8, 8, 8), (8, 8, 8)))
+    monkeypatch.setattr(perceptual, "VGG_STAGES", ((4, 4), (6, 6), (8, 8, 8), (8, 8, 8), (8, 8, 8)))
     g = torch.Generator().manual_seed(0)
     places = [(0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)]  # torchvision's numbering
     vgg, channels = {}, 3
     for stage, row in enumerate(places):
-        width = losses.VGG_STAGES[stage][0]
+        width = perceptual.VGG_STAGES[stage][0]
         for place in row:
             vgg[f"{place}.weight"] = torch.randn(width, channels, 3, 3, generator=g) * (2 / channels / 9) ** 0.5
             vgg[f"{place}.bias"] = 0.1 * torch.randn(width, generator=g)
             channels = width
     lins = {
-        f"lin{i}.model.1.weight": torch.rand(1, row[-1], 1, 1, generator=g) for i, row in enumerate(losses.VGG_STAGES)
+        f"lin{i}.model.1.weight": torch.rand(1, row[-1], 1, 1, generator=g) for i, row in enumerate(perceptual.VGG_STAGES)
     }
     torch.save(
         {f"features.{name}": value for name, value in vgg.items()} | {"classifier.0.weight": torch.zeros(2, 2)},
@@ -243,7 +245,7 @@ def test_lpips_in_the_layouts_that_people_have(tmp_path: Path, monkeypatch: pyte
 
     def distance(*paths: Path) -> torch.Tensor:
         network = Lpips.load(*paths)
-        return losses.perceptual_distance(network.layers(first), network.layers(second))
+        return perceptual_distance(network.layers(first), network.layers(second))
 
     assert distance(tmp_path / "vgg16.pth", tmp_path / "vgg.pth").item() == pytest.approx(
         by_hand(True).item(), rel=1e-4

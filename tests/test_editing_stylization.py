@@ -25,9 +25,9 @@ from next3d.editing.stylization import (
     stylize,
 )
 from next3d.errors import InputError
+from next3d.estimators import IDENTITY, Estimator, EstimatorConfig
 from next3d.generator.generator import Generator
 from next3d.metrics.controls import ModelPerson, correlation, sweeps
-from next3d.metrics.estimators import IDENTITY, Estimator, EstimatorConfig
 
 transformers = pytest.importorskip("transformers", reason="the extra 'stylize' is not installed")
 

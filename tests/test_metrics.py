@@ -13,12 +13,12 @@ import torch
 from next3d.data.dataset import Dataset
 from next3d.data.writer import DatasetWriter
 from next3d.errors import InputError
+from next3d.estimators import MOTION, Estimator, EstimatorConfig, motion_targets, rotation_of
 from next3d.geometry.cameras import Camera
 from next3d.heads import HeadParams
 from next3d.metrics import protocol
 from next3d.metrics.animation import animation_distances, camera_angles, distance, identity_consistency
 from next3d.metrics.arcface import TEMPLATE, ArcFace, IResNet50, align
-from next3d.metrics.estimators import MOTION, Estimator, EstimatorConfig, motion_targets, rotation_of
 from next3d.metrics.frechet import frechet_distance, kernel_distance
 from next3d.metrics.inception import Inception, InceptionFeatures, enlarge
 from next3d.metrics.protocol import Counts, Readers, Shard, draw, evaluate

@@ -8,8 +8,8 @@ import pytest
 
 from next3d.data.dataset import Dataset
 from next3d.data.synthesis.factory import synthesize
+from next3d.estimators import BUNDLED, bundled
 from next3d.metrics import protocol
-from next3d.metrics.estimators import BUNDLED, bundled
 from next3d.metrics.readers import BundledIdentity, BundledMotion
 from next3d.metrics.sources import FactorySource
 

@@ -15,6 +15,7 @@ from next3d.data.format import split_of
 from next3d.data.synthesis import render
 from next3d.data.writer import DatasetWriter
 from next3d.errors import InputError
+from next3d.estimators import IDENTITY, Estimator, EstimatorConfig
 from next3d.generator.config import MappingConfig, SuperresConfig
 from next3d.generator.generator import Generator
 from next3d.generator.presets import preset
@@ -23,7 +24,6 @@ from next3d.heads import HeadParams, load_head
 from next3d.io.images import from_uint8
 from next3d.metrics import controls
 from next3d.metrics.controls import FactoryPerson, Readout, balanced_accuracy, correlation, sweeps
-from next3d.metrics.estimators import IDENTITY, Estimator, EstimatorConfig
 from next3d.metrics.pixels import Regions, eye_openness, gaze_side, mouth_opening, psnr, tongue_or_teeth
 from next3d.metrics.train_estimators import likeness
 

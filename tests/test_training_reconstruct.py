@@ -115,6 +115,14 @@ def test_pictures_follow_points(tmp_path: Path):
     assert log[-1]["learning_rate"] < log[10]["learning_rate"]
 
 
+def test_features_are_a_term_of_their_own(tmp_path: Path):
+    """Weighing nothing but the estimator's features brings the pictures' features nearer."""
+    only = {"image_weight": 0.0, "edge_weight": 0.0, "ray_weight": 0.0, "colour_weight": 0.0}
+    log = learned(tmp_path, "features", 0.0, perceptual_weight=1.0, **only)
+    assert log[-1]["features"] < 0.9 * log[0]["features"]
+    assert log[0]["features"] > 0
+
+
 def test_factors_are_what_the_latent_means():
     latent = np.zeros(LATENT_SIZE, np.float32)
     latent[AXES.index("glasses")] = 3.0

@@ -42,10 +42,10 @@ def measure_model(
     import json
 
     from next3d.cli.common import open_model, print_line
+    from next3d.estimators import BUNDLED, Estimator
     from next3d.io.files import check_folder, write_text
     from next3d.io.images import write_image
     from next3d.metrics import controls
-    from next3d.metrics.estimators import BUNDLED, Estimator
 
     check_folder(out)
     path = (BUNDLED if estimators is None else estimators) / "identity.safetensors"

@@ -72,9 +72,9 @@ def stylize(
     from next3d.editing.stylization import StylizationSettings, carry_over, comparison
     from next3d.editing.stylization import stylize as run
     from next3d.errors import InputError
+    from next3d.estimators import bundled
     from next3d.io.files import atomic_folder, check_folder, write_text
     from next3d.io.images import from_uint8, read_image, write_image
-    from next3d.metrics.estimators import bundled
 
     if style_image and prompt:
         raise InputError("give either --prompt or --style-image, not both")

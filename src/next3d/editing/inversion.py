@@ -27,12 +27,12 @@ from next3d.editing.latent_space import LatentSpace, draw_w, w_of
 from next3d.editing.losses import PictureLoss, Target, face_weights
 from next3d.editing.progress import Callback, Cancelled, Reporter
 from next3d.errors import InputError
+from next3d.estimators import Estimator
 from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
 from next3d.geometry.rotations import matrix_from_axis_angle
 from next3d.heads import HeadModel, HeadParams
 from next3d.io.files import atomic_path
-from next3d.metrics.estimators import Estimator
 from next3d.metrics.pixels import psnr
 
 LATENT, WEIGHTS = "latent", "weights"  # the two stages

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from next3d.editing.inversion import Inversion, InversionSettings, head_of, invert
-from next3d.editing.losses import EstimatorFeatures, Lpips, PictureLoss, open_perceptual
+from next3d.editing.losses import PictureLoss
 from next3d.editing.progress import Callback, Reporter
 from next3d.errors import InputError
+from next3d.estimators import Estimator, bundled
 from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
 from next3d.heads import HeadParams
 from next3d.io.images import from_uint8, read_image
-from next3d.metrics.estimators import Estimator, bundled
+from next3d.perceptual import EstimatorFeatures, Lpips, open_perceptual
 from next3d.tracking.crop import Crop
 from next3d.tracking.detector import Face, choose_face
 from next3d.tracking.track import Tracker, is_video

@@ -26,10 +26,10 @@ from next3d.editing.clip import Clip
 from next3d.editing.inversion import head_of
 from next3d.editing.progress import Callback, Reporter
 from next3d.errors import InputError
+from next3d.estimators import Estimator
 from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
 from next3d.heads import HeadModel, HeadParams
-from next3d.metrics.estimators import Estimator
 
 Strategy = Literal["last", "none"]
 # The networks that may move, by the names of the paper's G_uv, G_static and G_teeth, and further ones.

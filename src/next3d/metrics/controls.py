@@ -20,13 +20,13 @@ from next3d.avatar import Avatar, Frame, fingerprint
 from next3d.data.dataset import Batch, Dataset, collate
 from next3d.data.synthesis.identity import LATENT_SIZE, Identity
 from next3d.errors import InputError
+from next3d.estimators import Estimator
 from next3d.generator.generator import Generator
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
 from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams
 from next3d.metrics.consistency import face_region, view_consistency
-from next3d.metrics.estimators import Estimator
 from next3d.metrics.pixels import Regions, eye_openness, gaze_side, mouth_opening, psnr, tongue_or_teeth
 from next3d.metrics.sources import ModelSource
 from next3d.metrics.train_estimators import likeness

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from next3d.errors import InputError
+from next3d.estimators import bundled, checksum, rotation_of
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
 from next3d.heads.head_model import HeadModel
 from next3d.heads.params import HeadParams
 from next3d.io.images import to_uint8
 from next3d.metrics.arcface import ArcFace, align, five_points
-from next3d.metrics.estimators import bundled, checksum, rotation_of
 
 
 class MotionReader(Protocol):

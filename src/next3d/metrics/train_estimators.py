@@ -13,8 +13,8 @@ from tqdm import tqdm
 from next3d.data.dataset import Batch, open_dataset
 from next3d.data.loader import make_loader
 from next3d.errors import InputError
+from next3d.estimators import IDENTITY, MOTION, RESOLUTION, Estimator, EstimatorConfig, motion_targets
 from next3d.io.files import check_folder, write_text
-from next3d.metrics.estimators import IDENTITY, MOTION, RESOLUTION, Estimator, EstimatorConfig, motion_targets
 
 KINDS = ("motion", "identity")
 LEARNING_RATE = 5e-4  # four times as much, and the hidden features die

@@ -145,6 +145,9 @@ class ReconstructConfig:
     """Weighted L1 on the ray image."""
     edge_weight: float = 1.0
     """Weighted L1 on the differences of neighbouring pixels of the output picture: sharpness."""
+    perceptual_weight: float = 0.0
+    """Weighted distance of the output picture in the features of the bundled motion estimator, which has learned from
+    the factory's pictures; 0 leaves it out."""
     silhouette_weight: float = 0.02
     """Cross-entropy of ray opacity against the true silhouette."""
     depth_weight: float = 0.5

@@ -21,6 +21,7 @@ from next3d.data.dataset import Batch, Dataset, PictureDataset, collate
 from next3d.data.format import PARTS
 from next3d.data.synthesis.identity import LATENT_SIZE
 from next3d.errors import InputError
+from next3d.estimators import bundled
 from next3d.generator.generator import Identity, Planes
 from next3d.generator.volume import rays
 from next3d.geometry.cameras import Camera
@@ -28,6 +29,7 @@ from next3d.geometry.meshes import world_from_head
 from next3d.heads import HeadModel
 from next3d.nn.style import map_styles
 from next3d.nn.stylegan2 import SynthesisBlock
+from next3d.perceptual import EstimatorFeatures, Perceptual, perceptual_distance
 from next3d.training import grids, losses, schedules
 from next3d.training.clock import Clock
 from next3d.training.config import TrainingConfig
@@ -68,6 +70,9 @@ class ReconstructStage(Stage):
         self.optimizers["generator_optimizer"] = torch.optim.Adam(
             groups, c.learning_rate, (c.beta1, o.beta2), o.epsilon
         )
+        self.perceptual: Perceptual | None = None
+        if c.perceptual_weight:
+            self.perceptual = EstimatorFeatures(bundled("motion").to(self.device).requires_grad_(False))
         self.held_out = held_out(dataset, HELD_OUT)
 
     def prepare(self, warm: dict[str, Any]) -> None:
@@ -188,13 +193,18 @@ class ReconstructStage(Stage):
         weight = scene.weight(c.small_part_weight)
         solid = shrink(scene.solid)
         inside = (solid > 0.99).float() * (shrink(scene.sharp) > 0.99).float()
-        return {
+        terms = {
             "image": (c.image_weight, losses.weighted_l1(image, scene.image, weight)),
             "edges": (c.edge_weight, losses.gradient_l1(image, scene.image, weight)),
             "rays": (c.ray_weight, losses.weighted_l1(raw, shrink(scene.image), shrink(weight))),
             "silhouette": (c.silhouette_weight, losses.silhouette_loss(alpha, solid)),
             "depth": (c.depth_weight, losses.depth_l1(out.depth.float(), shrink(scene.distance), inside)),
         }
+        if self.perceptual is not None:
+            with torch.autocast(image.device.type, enabled=False):
+                layers, targets = self.perceptual.layers(image), self.perceptual.layers(scene.image)
+                terms["features"] = (c.perceptual_weight, perceptual_distance(layers, targets, weight))
+        return terms
 
     # ---- samples ----
 

@@ -22,7 +22,7 @@ from next3d.heads.params import HeadParams
 from next3d.io.files import atomic_path, sha256
 
 RESOLUTION = 128
-BUNDLED = Path(__file__).parent.parent / "assets" / "estimators"
+BUNDLED = Path(__file__).parent / "assets" / "estimators"
 # What the motion estimator predicts, in order: name and how many numbers.
 MOTION = {"expression": 50, "jaw": 3, "gaze": 4, "rotation": 3}
 IDENTITY = {"latent": 64}
