@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import next3d
+from next3d import perceptual
 from next3d.avatar import Avatar, fingerprint
 from next3d.cli.main import main
-from next3d import perceptual
 from next3d.editing import recovery
 from next3d.editing.inversion import Inversion, InversionSettings, invert, noise_correlation, stalled
 from next3d.editing.latent_space import LatentSpace, draw_w
@@ -215,7 +215,8 @@ def test_lpips_in_the_layouts_that_people_have(tmp_path: Path, monkeypatch: pyte
             vgg[f"{place}.bias"] = 0.1 * torch.randn(width, generator=g)
             channels = width
     lins = {
-        f"lin{i}.model.1.weight": torch.rand(1, row[-1], 1, 1, generator=g) for i, row in enumerate(perceptual.VGG_STAGES)
+        f"lin{i}.model.1.weight": torch.rand(1, row[-1], 1, 1, generator=g)
+        for i, row in enumerate(perceptual.VGG_STAGES)
     }
     torch.save(
         {f"features.{name}": value for name, value in vgg.items()} | {"classifier.0.weight": torch.zeros(2, 2)},
