@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -94,6 +95,20 @@ def test_importing_and_listing_commands_need_no_torch():
     assert result.stdout.startswith("usage: next3d COMMAND")
     assert result.stdout.splitlines()[-1] == "False"
     assert all(name in usage() for name in COMMANDS)
+
+
+@pytest.mark.parametrize("chosen", [None, "7"])
+def test_waiting_threads_give_their_cores_away_unless_told_otherwise(chosen):
+    script = (
+        "import os, next3d.cli.main as m\n"
+        "try: m.main(['view', '--threads', '0'])\n"
+        "except SystemExit as end: print(end.code, os.environ['GOMP_SPINCOUNT'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment |= {} if chosen is None else {"GOMP_SPINCOUNT": chosen}
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert result.stdout.split() == ["2", chosen or "5000"]
+    assert "at least one thread" in result.stderr
 
 
 def examples() -> list[tuple[str, str]]:
