@@ -207,7 +207,7 @@ class Generator(nn.Module, Pretrained):
             planes[0] = self.blending(planes[0], identity.blending)
         result.dynamic = tuple(planes)
         if identity.static is not None:
-            planes = self.static_planes.beneath(planes, identity.static, drawn.alpha)
+            planes = self.static_planes.alpha_blend(planes, identity.static, drawn.alpha)
         result.blended = tuple(planes)
         return result
 

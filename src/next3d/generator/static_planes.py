@@ -30,8 +30,7 @@ class StaticPlanes(nn.Module):
         side = config.planes.resolution if config.planes.enabled else c.resolution
         front = config.planes.front_resolution if config.planes.enabled else c.resolution
         self.resolutions = (front, side, side)
-        if c.shows_through:
-            self.through = nn.Parameter(torch.zeros(3, self.channels))
+        self.through = nn.Parameter(torch.zeros(3, self.channels)) if c.shows_through else None  # 0: not at all
 
     def styles(self, ws: Tensor, noise: str = "const") -> StyleTree:
         return self.network.styles(ws, noise)
@@ -43,7 +42,7 @@ class StaticPlanes(nn.Module):
                 planes[i] = upsample(planes[i])
         return tuple(planes)
 
-    def beneath(self, dynamic: Sequence[Tensor], static: Sequence[Tensor], alpha: Sequence[Tensor]) -> list[Tensor]:
+    def alpha_blend(self, dynamic: Sequence[Tensor], static: Sequence[Tensor], alpha: Sequence[Tensor]) -> list[Tensor]:
         """Blend dynamic planes over static ones (§3.3): α·dynamic + (1 − α)·static, and what shows through.
 
         Args:
@@ -54,7 +53,7 @@ class StaticPlanes(nn.Module):
         for i, (moving, still, share) in enumerate(zip(dynamic, static, alpha)):
             still, share = still.to(moving), share.to(moving)  # under autocast they may come in different precisions
             plane = torch.lerp(still, moving, share)
-            if hasattr(self, "through"):
+            if self.through is not None:
                 plane = torch.addcmul(plane, share * self.through[i, :, None, None].to(moving), still)
             blended.append(plane)
         return blended
