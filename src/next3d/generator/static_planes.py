@@ -48,6 +48,9 @@ class StaticPlanes(nn.Module):
         Args:
             dynamic, static: three planes each, (N, C, R, R)
             alpha: of each plane (N, 1, R, R) in [0, 1], 1 where the dynamic plane stands
+
+        Returns:
+            three planes (N, C, R, R)
         """
         blended = []
         for i, (moving, still, share) in enumerate(zip(dynamic, static, alpha)):

@@ -72,7 +72,7 @@ class ReconstructStage(Stage):
         )
         self.perceptual: Perceptual | None = None
         if c.perceptual_weight:
-            self.perceptual = EstimatorFeatures(bundled("motion").to(self.device).requires_grad_(False))
+            self.perceptual = EstimatorFeatures(bundled("motion").to(self.device))
         self.held_out = held_out(dataset, HELD_OUT)
 
     def prepare(self, warm: dict[str, Any]) -> None:
