@@ -46,9 +46,9 @@ def inputs(n: int = 4) -> dict:
     }
 
 
-def test_synthetic_rendering_and_head_label_matter():
-    model = Discriminator(DiscriminatorConfig(**TINY, head_size=5))
-    given = inputs() | {"head_label": torch.randn(4, 5)}
+def test_synthetic_rendering_and_labels_matter():
+    model = Discriminator(DiscriminatorConfig(**TINY, head_size=5, latent_size=7))
+    given = inputs() | {"head_label": torch.randn(4, 5), "latent": torch.randn(4, 7)}
     logits = model(**given)
     assert logits.shape == (4, 1)
     for name in given:

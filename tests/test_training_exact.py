@@ -44,10 +44,14 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("stage", ["adversarial", "reconstruct"])
-def test_resume_is_bit_exact(tmp_path: Path, stage: str):
+JUDGED = {"adversarial_weight": 0.1, "field_fraction": 0.25}  # reconstruction with a discriminator beside it
+
+
+@pytest.mark.parametrize(("stage", "reconstruct"), [("adversarial", {}), ("reconstruct", {}), ("reconstruct", JUDGED)])
+def test_resume_is_bit_exact(tmp_path: Path, stage: str, reconstruct: dict):
     # 20 steps with a log line every 3 and checkpoints every 10: the sums of an unfinished line are resumed too.
-    config = tiny_config(stage=stage, total_steps=20, log_every=3, augment={"enabled": True, "initial": 0.3})
+    augment = {"enabled": True, "initial": 0.3}
+    config = tiny_config(stage=stage, total_steps=20, log_every=3, augment=augment, reconstruct=reconstruct)
     trainer(config, tmp_path / "whole").run()
     half = trainer(config, tmp_path / "halves")
     while half.step < 10:
@@ -105,8 +109,9 @@ def test_two_processes_train_as_one_even_if_one_is_killed(tmp_path: Path):
             assert a[name] == pytest.approx(b[name], abs=1e-4), (a["step"], name)
 
 
-def test_accumulation_changes_nothing(tmp_path: Path):
-    config = tiny_config(total_steps=4, checkpoint_every=4)
+@pytest.mark.parametrize("stage", ["adversarial", "reconstruct"])
+def test_accumulation_changes_nothing(tmp_path: Path, stage: str):
+    config = tiny_config(stage=stage, total_steps=4, checkpoint_every=4, reconstruct=JUDGED)
     trainer(config, tmp_path / "one").run()
     trainer(dataclasses.replace(config, accumulate=2), tmp_path / "rounds").run()
     lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "rounds")]

@@ -123,6 +123,49 @@ def test_features_are_a_term_of_their_own(tmp_path: Path):
     assert log[0]["features"] > 0
 
 
+def test_a_discriminator_alone_leads_to_the_picture(tmp_path: Path):
+    """With nothing else to learn from, the generator's pictures become as bright as the one true picture."""
+    nothing = dict.fromkeys(
+        ("image_weight", "edge_weight", "ray_weight", "colour_weight", "silhouette_weight", "depth_weight"), 0.0
+    )
+
+    def distance(name: str, weight: float) -> float:
+        config = tiny_config(
+            stage="reconstruct",
+            total_steps=60,
+            reconstruct={"field_fraction": 0.0, "adversarial_weight": weight, **nothing},
+        )
+        run = trainer(config, tmp_path / name)
+        run.dataset.images[:] = 250
+        run.run()
+        batch = run.stage.held_out[0]
+        mesh = run.stage.mesh(batch.params)
+        with torch.no_grad():
+            ws = run.stage.generator.mapping(batch.row["latent"].float())
+            image = run.stage.generator.synthesis(ws, batch.camera, mesh.vertices, mesh.landmarks).image
+        return float((image.mean((1, 2, 3)) - batch.normalized.mean((1, 2, 3))).abs().mean())
+
+    assert distance("judged", 1.0) < 0.5 * distance("alone", 1e-9)
+
+
+def test_the_discriminator_is_told_who_it_sees(tmp_path: Path):
+    config = tiny_config(stage="reconstruct", reconstruct={"adversarial_weight": 0.1})
+    run = trainer(config, tmp_path / "run")
+    stage = run.stage
+    scene = Scene.of(next(run.loader), HEAD, 2)
+    ws = stage.generator.mapping(torch.randn(2, config.generator.mapping.z_dim))
+    condition = stage.condition(scene, ws)
+    assert torch.equal(condition["latent"], ws[:, 0].detach().repeat_interleave(2, 0))
+    assert not condition["latent"].requires_grad  # w is not to become what the discriminator likes to hear
+    raw = scene.image[..., ::2, ::2]
+    own = stage.discriminator(scene.image, raw, **condition)
+    for name in ("latent", "synthetic", "camera_label"):
+        other = stage.discriminator(scene.image, raw, **{**condition, name: condition[name].roll(2, 0) + 0.1})
+        assert not torch.allclose(own, other), f"{name} is ignored"
+    run.loader.close()
+    run.folder.close()
+
+
 def test_factors_are_what_the_latent_means():
     latent = np.zeros(LATENT_SIZE, np.float32)
     latent[AXES.index("glasses")] = 3.0

@@ -32,6 +32,8 @@ class DiscriminatorConfig:
     camera_conditioning: bool = True
     head_size: int = 0
     """numbers of a head-parameter label that is appended to the camera's; 0 for none"""
+    latent_size: int = 0
+    """numbers of an identity latent that is appended to the label; 0 for none"""
     label_noise: float = 0.0
     """standard deviation of noise on the labels, in units of each label's own spread over the batch"""
     minibatch_group: int = 4
@@ -51,7 +53,7 @@ class DiscriminatorConfig:
 
     @property
     def label_size(self) -> int:
-        return (LABEL_SIZE if self.camera_conditioning else 0) + self.head_size
+        return (LABEL_SIZE if self.camera_conditioning else 0) + self.head_size + self.latent_size
 
 
 class DiscriminatorBlock(nn.Module):
@@ -94,6 +96,7 @@ class Discriminator(nn.Module):
         camera_label: (N, 25)
         synthetic: (N, 3, R, R) in [−1, 1], the rendering of the driving mesh, if the model takes one
         head_label: (N, head_size) if the model takes one
+        latent: (N, latent_size) if the model takes one
     """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
@@ -124,6 +127,7 @@ class Discriminator(nn.Module):
         *,
         synthetic: Tensor | None = None,
         head_label: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> Tensor:
         x = self.stack(image, image_raw, synthetic).contiguous(memory_format=torch.channels_last)
         for block in self.blocks.values():
@@ -132,7 +136,7 @@ class Discriminator(nn.Module):
             x = minibatch_spread(x, self.config.minibatch_group)
         x = self.out(self.fc(self.conv(x).flatten(1)))
         if self.config.label_size:
-            condition = self.mapping(None, self.label(camera_label, head_label))  # (N, last)
+            condition = self.mapping(None, self.label(camera_label, head_label, latent))  # (N, last)
             x = (x * condition.to(x.dtype)).sum(1, keepdim=True) / math.sqrt(condition.shape[1])
         return x
 
@@ -153,13 +157,14 @@ class Discriminator(nn.Module):
             pictures.append(synthetic)
         return torch.cat(pictures, 1)
 
-    def label(self, camera_label: Tensor | None, head_label: Tensor | None) -> Tensor:
+    def label(self, camera_label: Tensor | None, head_label: Tensor | None, latent: Tensor | None = None) -> Tensor:
         """The conditioning label (N, label_size), with noise while training."""
         c = self.config
         parts = []
         for wanted, part, name in (
             (LABEL_SIZE * c.camera_conditioning, camera_label, "camera label"),
             (c.head_size, head_label, "head label"),
+            (c.latent_size, latent, "latent"),
         ):
             if not wanted:
                 continue

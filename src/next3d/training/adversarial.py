@@ -19,7 +19,6 @@ from next3d.generator.generator import Rendering
 from next3d.heads import HeadModel
 from next3d.training import ada, grids, losses, schedules
 from next3d.training.clock import Clock
-from next3d.training.conditioning import CorrespondenceImage, template_of
 from next3d.training.config import TrainingConfig
 from next3d.training.randomness import SampleRandom
 from next3d.training.stage import Stage
@@ -31,39 +30,24 @@ class AdversarialStage(Stage):
     """Non-saturating loss with R1, density regularisation, blur fade, camera swapping, EMA, and ADA as an option."""
 
     def __init__(self, config: TrainingConfig, dataset: PictureDataset, head: HeadModel, fabric: Any, clock: Clock):
-        from next3d.discriminator import Discriminator
-
         super().__init__(config, dataset, head, fabric, clock)
         self.mirrors = config.mirror
         d = config.discriminator
-        if d.resolution != config.generator.superres.resolution:
-            raise InputError(
-                f"the discriminator sees {d.resolution}², the generator makes {config.generator.superres.resolution}²: "
-                "--discriminator.resolution and --generator.superres.resolution must be the same"
-            )
         if d.head_size not in (0, HEAD_LABEL):
             raise InputError(
                 f"--discriminator.head-size must be 0 or {HEAD_LABEL} (expression, neck, jaw, eyes), got {d.head_size}"
             )
-        self.discriminator = Discriminator(d).to(self.device)
-        self.extra_modules = {"discriminator": self.discriminator}
-        self.correspondence = None
-        if d.synthetic_rendering:
-            template = template_of(self.head)
-            coordinates = config.adversarial.synthetic_rendering
-            self.correspondence = CorrespondenceImage(head.topology, template, d.resolution, coordinates).to(
-                self.device
+        if d.latent_size:
+            raise InputError(
+                "--discriminator.latent-size must be 0: real pictures of this stage have no latent; the "
+                "reconstruction stage sets it by itself"
             )
         self.cameras = pose_pool(dataset).to(self.device)
         o, a = config.optimizer, config.adversarial
-        intervals = {
-            "generator": a.density_interval if a.density_weight else 0,
-            "discriminator": a.r1_interval if a.r1_gamma else 0,
-        }
-        rates = {"generator": o.generator_learning_rate, "discriminator": o.discriminator_learning_rate}
-        for name, module in (("generator", self.generator), ("discriminator", self.discriminator)):
-            rate, betas = schedules.lazy(rates[name], (o.beta1, o.beta2), intervals[name])
-            self.optimizers[f"{name}_optimizer"] = torch.optim.Adam(module.parameters(), rate, betas, o.epsilon)
+        interval = a.density_interval if a.density_weight else 0
+        rate, betas = schedules.lazy(o.generator_learning_rate, (o.beta1, o.beta2), interval)
+        self.optimizers["generator_optimizer"] = torch.optim.Adam(self.generator.parameters(), rate, betas, o.epsilon)
+        self.discriminator = self.make_discriminator(d)
         self.augment_p = config.augment.initial
         self._signs: list[float] = []
 

@@ -148,6 +148,9 @@ class ReconstructConfig:
     perceptual_weight: float = 0.0
     """Weighted distance of the output picture in the features of the bundled motion estimator, which has learned from
     the factory's pictures; 0 leaves it out."""
+    adversarial_weight: float = 0.0
+    """The generator's loss against a discriminator that is told each picture's latent; 0 trains without one. It
+    learns by ``optimizer`` and the ``r1`` settings of ``adversarial``."""
     silhouette_weight: float = 0.02
     """Cross-entropy of ray opacity against the true silhouette."""
     depth_weight: float = 0.5

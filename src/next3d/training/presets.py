@@ -41,7 +41,9 @@ def synthetic128() -> TrainingConfig:
     shapes = shape_latents(load_head("builtin").shape_names)
     return TrainingConfig(
         generator=dataclasses.replace(generator, mapping=dataclasses.replace(generator.mapping, shape_latents=shapes)),
-        discriminator=DiscriminatorConfig(resolution=128, channel_base=4096, channel_max=256),
+        discriminator=DiscriminatorConfig(
+            resolution=128, channel_base=2048, channel_max=256, mapping_layers=2, mapping_learning_rate=1.0
+        ),
         adversarial=AdversarialConfig(
             r1_gamma=1.0, blur_sigma=2.5, blur_fade_images=20_000, swap_probability_start=0.0, swap_probability=0.0
         ),

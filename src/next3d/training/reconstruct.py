@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from next3d.data.dataset import Batch, Dataset, PictureDataset, collate
 from next3d.data.format import PARTS
 from next3d.data.synthesis.identity import LATENT_SIZE
+from next3d.discriminator import Discriminator
 from next3d.errors import InputError
 from next3d.estimators import bundled
-from next3d.generator.generator import Identity, Planes
+from next3d.generator.generator import Identity, Planes, Rendering
 from next3d.generator.volume import rays
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
@@ -73,6 +74,13 @@ class ReconstructStage(Stage):
         self.perceptual: Perceptual | None = None
         if c.perceptual_weight:
             self.perceptual = EstimatorFeatures(bundled("motion").to(self.device))
+        self.discriminator: Discriminator | None = None
+        if c.adversarial_weight:
+            self.discriminator = self.make_discriminator(
+                dataclasses.replace(
+                    config.discriminator, latent_size=config.generator.mapping.w_dim, head_size=0, minibatch_group=0
+                )
+            )
         self.held_out = held_out(dataset, HELD_OUT)
 
     def prepare(self, warm: dict[str, Any]) -> None:
@@ -112,7 +120,12 @@ class ReconstructStage(Stage):
                 terms = self.point_terms(planes, scene, draw, c.picture_pixels if pictures else c.pixels)
             if pictures:
                 with draw, self.fabric.autocast(), self.clock("rays"):
-                    terms |= self.picture_terms(planes, scene)
+                    out = self.generator.render(planes, scene.camera.view(scene.meshes, -1, 25), sampling="stochastic")
+                    terms |= self.picture_terms(out, scene)
+                if self.discriminator is not None:
+                    with self.clock("discriminator"):
+                        condition = self.condition(scene, ws)
+                        terms["adversarial"] = (c.adversarial_weight, self.realness(out, condition))
             if self.factors is not None:
                 chance = draw.uniform(c.factor_latents)
                 terms["factors"] = (c.factor_weight, self.factors(self.generator.mapping, chance))
@@ -121,6 +134,10 @@ class ReconstructStage(Stage):
             with self.clock("backward"):
                 self.fabric.backward(loss / self.config.accumulate)
             self.track_average(ws)
+            if pictures and self.discriminator is not None:
+                with self.clock("discriminator"):
+                    for name, value in self.teach_discriminator(out, scene, condition, step).items():
+                        metrics[name] += value / self.config.accumulate
             for name, (_, value) in {**terms, "loss": (1.0, loss)}.items():
                 metrics[name] += value.detach() / self.config.accumulate
         with self.clock("optimizer"):
@@ -128,6 +145,8 @@ class ReconstructStage(Stage):
             norm = self.apply(optimizer, owned, c.gradient_clip)
             if norm is not None:
                 metrics["gradient_norm"] = norm
+            if pictures and self.discriminator is not None:
+                self.apply(self.optimizers["discriminator_optimizer"], self.discriminator.parameters())
             self.update_average(images + self.config.batch)
         metrics["learning_rate"] = torch.tensor(rate, device=self.device)
         return dict(metrics)
@@ -179,11 +198,9 @@ class ReconstructStage(Stage):
             terms["background"] = (c.colour_weight, losses.weighted_mean(error, 1 - solid))
         return terms
 
-    def picture_terms(self, planes: Planes, scene: Scene) -> dict[str, tuple[float, Tensor]]:
+    def picture_terms(self, out: Rendering, scene: Scene) -> dict[str, tuple[float, Tensor]]:
         """Losses on rendered pictures; name → (weight, value)."""
         c = self.config.reconstruct
-        cameras = scene.camera.view(scene.meshes, -1, 25)
-        out = self.generator.render(planes, cameras, sampling="stochastic")
         image, raw, alpha = out.image.float(), out.image_raw.float(), out.alpha.float()
         size = raw.shape[-1]
 
@@ -205,6 +222,53 @@ class ReconstructStage(Stage):
                 layers, targets = self.perceptual.layers(image), self.perceptual.layers(scene.image)
                 terms["features"] = (c.perceptual_weight, perceptual_distance(layers, targets, weight))
         return terms
+
+    # ---- the discriminator ----
+
+    def condition(self, scene: Scene, ws: Tensor) -> dict[str, Tensor | None]:
+        """What the discriminator is told about each picture: camera, who it is, and the head mesh as seen."""
+        drawn = None
+        if self.correspondence is not None:
+            vertices = scene.vertices.repeat_interleave(len(scene.image) // scene.meshes, 0)
+            drawn = self.correspondence(vertices, scene.camera)
+        latent = ws[:, 0].detach().repeat_interleave(len(scene.image) // len(ws), 0)
+        return {"camera_label": scene.camera, "latent": latent, "synthetic": drawn}
+
+    def realness(self, out: Rendering, condition: dict[str, Tensor | None]) -> Tensor:
+        """The generator's loss: regression alone blurs whatever it cannot place to the pixel."""
+        assert self.discriminator is not None
+        self.discriminator.requires_grad_(False)
+        with self.fabric.autocast():
+            logits = self.discriminator(out.image, out.image_raw, **condition)
+        self.discriminator.requires_grad_(True)
+        return losses.generator_loss(logits.float())
+
+    def teach_discriminator(
+        self, out: Rendering, scene: Scene, condition: dict[str, Tensor | None], step: int
+    ) -> dict[str, Tensor]:
+        """Leave the discriminator's gradients on the same pictures, generated and true, with lazy R1."""
+        assert self.discriminator is not None
+        a = self.config.adversarial
+        regularise = bool(a.r1_gamma) and step % a.r1_interval == 0
+        size = out.image_raw.shape[-1]
+        real, real_raw = scene.image.clone(), F.interpolate(scene.image, (size, size), mode="area")
+        if regularise:
+            real, real_raw = real.requires_grad_(), real_raw.requires_grad_()
+        with self.fabric.autocast():
+            fake_logits = self.discriminator(out.image.detach(), out.image_raw.detach(), **condition).float()
+            real_logits = self.discriminator(real, real_raw, **condition).float()
+            loss = losses.discriminator_loss(real_logits, fake_logits)
+            metrics = {
+                "discriminator/loss": loss.detach(),
+                "discriminator/real_sign": real_logits.detach().sign().mean(),
+                "discriminator/fake_sign": fake_logits.detach().sign().mean(),
+            }
+            if regularise:
+                penalty = losses.r1_penalty(real_logits, real, real_raw).mean()
+                loss = loss + penalty * (a.r1_gamma / 2 * a.r1_interval)
+                metrics["discriminator/r1"] = penalty.detach()
+        self.fabric.backward(loss / self.config.accumulate)
+        return metrics
 
     # ---- samples ----
 

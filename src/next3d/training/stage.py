@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from next3d.data.dataset import Batch, PictureDataset
+from next3d.discriminator import Discriminator, DiscriminatorConfig
+from next3d.errors import InputError
 from next3d.generator.generator import Generator
 from next3d.heads import HeadMesh, HeadModel, HeadParams
 from next3d.training import checkpoints
 from next3d.training.clock import Clock
+from next3d.training.conditioning import CorrespondenceImage, template_of
 from next3d.training.config import TrainingConfig
 from next3d.training.ema import EMA
 from next3d.training.randomness import SampleRandom
-from next3d.training.schedules import ema_decay
+from next3d.training.schedules import ema_decay, lazy
 from next3d.training.warm_start import read_weights, take
 
 
@@ -37,6 +40,7 @@ class Stage:
         self.ema = EMA(self.generator)
         self.extra_modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.correspondence: CorrespondenceImage | None = None
 
     def dataset(self, dataset: PictureDataset) -> PictureDataset:
         """The dataset as this stage wants it ordered."""
@@ -54,6 +58,32 @@ class Stage:
         raise NotImplementedError
 
     # ---- for subclasses ----
+
+    def make_discriminator(self, config: DiscriminatorConfig) -> Discriminator:
+        """A discriminator of this stage's pictures, with its optimiser and what draws its synthetic rendering.
+
+        Raises:
+            InputError: it sees pictures of another resolution than the generator makes.
+        """
+        made = self.config.generator.superres.resolution
+        if config.resolution != made:
+            raise InputError(
+                f"the discriminator sees {config.resolution}², the generator makes {made}²: "
+                "--discriminator.resolution and --generator.superres.resolution must be the same"
+            )
+        discriminator = Discriminator(config).to(self.device)
+        self.extra_modules["discriminator"] = discriminator
+        o, a = self.config.optimizer, self.config.adversarial
+        interval = a.r1_interval if a.r1_gamma else 0
+        rate, betas = lazy(o.discriminator_learning_rate, (o.beta1, o.beta2), interval)
+        self.optimizers["discriminator_optimizer"] = torch.optim.Adam(
+            discriminator.parameters(), rate, betas, o.epsilon
+        )
+        if config.synthetic_rendering:
+            self.correspondence = CorrespondenceImage(
+                self.head.topology, template_of(self.head), config.resolution, a.synthetic_rendering
+            ).to(self.device)
+        return discriminator
 
     def mesh(self, params: HeadParams) -> HeadMesh:
         """Meshes of a batch of head parameters, without gradients."""
