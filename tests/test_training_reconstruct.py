@@ -17,6 +17,7 @@ from next3d.generator.mapping import Mapping
 from next3d.geometry.cameras import Camera
 from next3d.geometry.meshes import world_from_head
 from next3d.heads import HeadParams, load_head
+from next3d.training import losses
 from next3d.training.factors import Factors, factors
 from next3d.training.randomness import SampleRandom
 from next3d.training.reconstruct import (
@@ -121,6 +122,32 @@ def test_features_are_a_term_of_their_own(tmp_path: Path):
     log = learned(tmp_path, "features", 0.0, perceptual_weight=1.0, **only)
     assert log[-1]["features"] < 0.9 * log[0]["features"]
     assert log[0]["features"] > 0
+
+
+def test_texture_is_what_pixels_miss():
+    """Strands in another place have the same texture; strands blurred away have not, though each pixel is nearer."""
+    one = torch.ones(1, 1, 64, 64)
+    strands = (torch.arange(64) % 4 < 2).float().expand(1, 3, 64, 64) * 2 - 1
+    moved, blurred = strands.roll(2, -1), torch.zeros_like(strands)
+    assert losses.weighted_l1(moved, strands, one) > losses.weighted_l1(blurred, strands, one)
+    assert losses.texture_l1(moved, strands, one) < 0.1 * losses.texture_l1(blurred, strands, one)
+    assert losses.texture_l1(strands, strands, one) == 0
+    # A line across is none along.
+    line = torch.zeros(1, 3, 64, 64)
+    line[..., 32, :] = -1
+    assert losses.texture_l1(line.transpose(2, 3), line, one) > 0.5 * losses.texture_l1(
+        torch.zeros_like(line), line, one
+    )
+    # Weight counts place by place.
+    half = torch.cat([strands[..., :32], blurred[..., 32:]], -1)
+    left = torch.cat([one[..., :24], torch.zeros(1, 1, 64, 40)], -1)
+    assert losses.texture_l1(half, strands, left) < 0.1 * losses.texture_l1(blurred, strands, left)
+
+
+def test_texture_is_a_term_of_its_own(tmp_path: Path):
+    only = {"image_weight": 0.0, "edge_weight": 0.0, "ray_weight": 0.0, "colour_weight": 0.0}
+    log = learned(tmp_path, "texture", 0.0, texture_weight=1.0, **only)
+    assert log[-1]["texture"] < 0.9 * log[0]["texture"]
 
 
 def test_a_discriminator_alone_leads_to_the_picture(tmp_path: Path):

@@ -148,6 +148,8 @@ class ReconstructConfig:
     perceptual_weight: float = 0.0
     """Weighted distance of the output picture in the features of the bundled motion estimator, which has learned from
     the factory's pictures; 0 leaves it out."""
+    texture_weight: float = 0.0
+    """L1 on the contrast of fine structure in small windows, wherever it lies there: strands, rims, stubble."""
     adversarial_weight: float = 0.0
     """The generator's loss against a discriminator that is told each picture's latent; 0 trains without one. It
     learns by ``optimizer`` and the ``r1`` settings of ``adversarial``."""

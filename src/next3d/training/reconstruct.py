@@ -217,6 +217,8 @@ class ReconstructStage(Stage):
             "silhouette": (c.silhouette_weight, losses.silhouette_loss(alpha, solid)),
             "depth": (c.depth_weight, losses.depth_l1(out.depth.float(), shrink(scene.distance), inside)),
         }
+        if c.texture_weight:
+            terms["texture"] = (c.texture_weight, losses.texture_l1(image, scene.image, weight))
         if self.perceptual is not None:
             with torch.autocast(image.device.type, enabled=False):
                 layers, targets = self.perceptual.layers(image), self.perceptual.layers(scene.image)
