@@ -123,6 +123,21 @@ def test_static_planes_show_through_the_face(head):
         assert not change[:, :3].any()
 
 
+def test_what_shows_through_can_be_held():
+    """Inversion seen from the static planes: gradients where they stand alone, none where they only show through."""
+    planes = tiny_model(static={"shows_through": True}).static_planes
+    with torch.no_grad():
+        planes.through.fill_(0.5)
+    still = [torch.ones(1, planes.channels, 2, 2, requires_grad=True) for _ in range(3)]
+    alpha = [torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])] * 3
+    for learns, inside in ((True, 0.5), (False, 0.0)):
+        planes.through_learns = learns
+        blended = planes.alpha_blend([torch.zeros_like(x) for x in still], still, alpha)
+        (gradient,) = torch.autograd.grad(blended[0].sum(), still[0])
+        assert blended[0][0, 0, 0].tolist() == [0.5, 1.0]
+        assert gradient[0, 0, 0].tolist() == [inside, 1.0]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     "changes",

@@ -314,6 +314,10 @@ class _Task:
                 total = apart + s.anchor_weight * (again - target).square().mean()
             return total, apart, picture
 
+        # A photo shows one expression: what it shows of the face belongs on the texture, which moves. On static planes
+        # that show through it would stay behind as a trace.
+        if self.model.config.static.enabled:
+            self.model.static_planes.through_learns = False
         if state.stage == WEIGHTS:
             for _ in self.descend(state, tuned, s.weight_steps, weight_loss, report, path):
                 if s.target_psnr is not None and min(best) >= s.target_psnr:
@@ -532,7 +536,8 @@ def is_tuned(name: str) -> bool:
 
     The matrices that make styles of w are left out: for the one pivot, moving their biases does the same.
     """
-    fixed = name.startswith(("mapping.", "texture_planes.")) or name.endswith(("affine.weight", "noise_const"))
+    fixed = name.startswith(("mapping.", "texture_planes.", "static_planes.through"))
+    fixed = fixed or name.endswith(("affine.weight", "noise_const"))
     return not fixed
 
 

@@ -31,6 +31,7 @@ class StaticPlanes(nn.Module):
         front = config.planes.front_resolution if config.planes.enabled else c.resolution
         self.resolutions = (front, side, side)
         self.through = nn.Parameter(torch.zeros(3, self.channels)) if c.shows_through else None  # 0: not at all
+        self.through_learns = True  # whether gradients reach the static planes where they show through
 
     def styles(self, ws: Tensor, noise: str = "const") -> StyleTree:
         return self.network.styles(ws, noise)
@@ -57,6 +58,7 @@ class StaticPlanes(nn.Module):
             still, share = still.to(moving), share.to(moving)  # under autocast they may come in different precisions
             plane = torch.lerp(still, moving, share)
             if self.through is not None:
-                plane = torch.addcmul(plane, share * self.through[i, :, None, None].to(moving), still)
+                seen = still if self.through_learns else still.detach()
+                plane = torch.addcmul(plane, share * self.through[i, :, None, None].to(moving), seen)
             blended.append(plane)
         return blended

@@ -55,6 +55,7 @@ def synthetic128() -> TrainingConfig:
             factor_weight=0.2,
             factor_latents=64,
             silhouette_weight=0.2,
+            texture_weight=4.0,
         ),
         total_steps=3500,
         batch=8,
